@@ -1,0 +1,3 @@
+// Package logs reads the end of log files without trusting them: guests and
+// QEMU write them, so they may be huge, hold anything, or be no file at all.
+package logs

@@ -1,0 +1,54 @@
+package report
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"unicode/utf16"
+
+	"castra.example/castra/castra/event"
+)
+
+// NewJSON returns a Reporter that writes one Record a line. The lines are safe
+// on a terminal: what Sanitize would show as an escape is a JSON escape here,
+// so it reads back as it was. It may be shared by several Emitters. Write
+// errors are ignored: reporting must not stop the work.
+func NewJSON(w io.Writer) event.Reporter { return &jsonLines{w: w} }
+
+type jsonLines struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+func (j *jsonLines) Report(r event.Record) {
+	var b strings.Builder
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if enc.Encode(r) != nil {
+		return
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	_, _ = io.WriteString(j.w, escapeJSON(b.String()))
+}
+
+// escapeJSON escapes what encoding/json leaves raw and a terminal might obey.
+// Outside of strings JSON has no such characters, and below U+0080 only DEL is
+// left.
+func escapeJSON(line string) string {
+	var b strings.Builder
+	for _, r := range line {
+		switch {
+		case !unsafeRune(r) || r < ' ':
+			b.WriteRune(r)
+		case utf16.RuneLen(r) == 2:
+			hi, lo := utf16.EncodeRune(r)
+			fmt.Fprintf(&b, `\u%04x\u%04x`, hi, lo)
+		default:
+			fmt.Fprintf(&b, `\u%04x`, r)
+		}
+	}
+	return b.String()
+}
