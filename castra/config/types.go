@@ -1,0 +1,71 @@
+package config
+
+import "time"
+
+// Project is one castra.toml, checked and resolved.
+type Project struct {
+	File      string // absolute, symlinks of its directory resolved
+	Dir       string // the directory of File
+	Version   string
+	Name      string
+	StateDir  string // absolute; "" for the default place
+	Lifecycle Lifecycle
+	VMs       []VM    // replicas expanded, in the order of the file
+	Warnings  []Error // what is odd and does not hinder
+	Source    []byte  // the file as read
+}
+
+// Lifecycle holds the bounds of a shutdown's steps. Defaults: 20 s, 10 s, 5 s.
+type Lifecycle struct {
+	Graceful  time.Duration // after the ACPI power button
+	Terminate time.Duration // after SIGTERM
+	Kill      time.Duration // after SIGKILL
+}
+
+// VM is one guest-to-be.
+type VM struct {
+	Name        string // role and index: web-0
+	Role        string
+	Index       int
+	Description string
+	BaseImage   string // absolute; "" where none is given
+	Image       string // name of an image; "" where none is given
+	Overlay     string // "" for the default; ".castra/…" as written; else absolute
+	CPUs        int    // default 2
+	MemoryMiB   int    // default 2048
+	Forwards    []Forward
+	SSH         SSH
+	Bootstrap   Bootstrap
+	Kernel      string // absolute; "" boots from the disk
+	Initrd      string // absolute
+	Append      string
+	Line        int // of its [[vms]]
+}
+
+// Forward is one port of the host that leads to one of the guest.
+type Forward struct {
+	HostIP    string // default 127.0.0.1
+	HostPort  int    // 0: chosen by the kernel at launch
+	GuestPort int
+	Protocol  string // tcp (default) or udp
+	Line      int    // 0 for the forward to SSH that Castra adds
+}
+
+// SSH is how to log in to a guest.
+type SSH struct {
+	User     string // "" for the image's
+	Identity string // absolute path of a private key; "" for the workspace's
+	Port     int    // in the guest; default 22
+}
+
+// Bootstrap is what is run in a guest once it lets us in.
+type Bootstrap struct {
+	Mode             string // skip, auto (default) or always
+	Script           string // absolute; "" where there is none
+	Payload          string // absolute path of a file or directory; "" where there is none
+	HandshakeTimeout time.Duration
+	RemoteDir        string // in the guest
+	Env              map[string]string
+	VerifyCommand    string
+	VerifyPath       string
+}
