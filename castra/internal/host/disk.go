@@ -1,0 +1,53 @@
+package host
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// FreeDisk is the space in bytes that an ordinary user can still write to the
+// file system of path.
+func FreeDisk(path string) (uint64, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(path, &st); err != nil {
+		return 0, fmt.Errorf("free space of %s: %w", path, err)
+	}
+	return st.Bavail * uint64(st.Bsize), nil
+}
+
+// FileID is the device and inode of a file: what tells one file from another
+// that later took its name.
+type FileID struct {
+	Device uint64 `json:"device"`
+	Inode  uint64 `json:"inode"`
+}
+
+// IDOf reads the identity of an open file.
+func IDOf(f *os.File) (FileID, error) {
+	st, err := f.Stat()
+	if err != nil {
+		return FileID{}, err
+	}
+	return IDOfInfo(st), nil
+}
+
+// IDOfInfo reads the identity out of a stat; zero where it holds none.
+func IDOfInfo(info fs.FileInfo) FileID {
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		return FileID{Device: uint64(st.Dev), Inode: st.Ino} //nolint:unconvert // 32 bits and signed on macOS
+	}
+	return FileID{}
+}
+
+// DiskUsage is what a file takes on disk in bytes: less than its size where it
+// is sparse.
+func DiskUsage(info fs.FileInfo) int64 {
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		return st.Blocks * 512
+	}
+	return info.Size()
+}

@@ -1,0 +1,31 @@
+//go:build !linux
+
+package host
+
+import (
+	"context"
+	"errors"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// BootID names this boot of the computer; "" where unknown.
+func BootID() string {
+	tv, err := unix.SysctlTimeval("kern.boottime")
+	if err != nil {
+		return ""
+	}
+	return strconv.FormatInt(tv.Sec, 10)
+}
+
+// AvailableMemory is not known here: callers skip the check.
+func AvailableMemory() (uint64, error) { return 0, errors.ErrUnsupported }
+
+// WaitExit returns when the process has ended, or with ctx's error.
+func (p *Process) WaitExit(ctx context.Context) error { return p.pollExit(ctx) }
+
+func ended(pid int) bool { return errors.Is(unix.Kill(pid, 0), unix.ESRCH) }
+
+// PortOwner is not known here.
+func PortOwner(string, int) string { return "" }

@@ -1,0 +1,95 @@
+package workspace
+
+import (
+	"path/filepath"
+	"time"
+)
+
+// Layout gives every path in a workspace; nothing else composes one.
+type Layout struct {
+	// Root is the absolute path of the state root.
+	Root string
+}
+
+// The names in a workspace. What is not here is not Castra's and is left
+// alone.
+const (
+	markerName     = ".castra-workspace"
+	lockName       = "lock"
+	logsName       = "logs"
+	imagesName     = "images"
+	overlaysName   = "overlays"
+	metadataName   = "metadata"
+	bootstrapName  = "bootstrap"
+	handshakesName = "handshakes" // of an earlier program; never made, removed by clean
+	pidSuffix      = ".pid"
+	monitorSuffix  = ".qmp"
+)
+
+func (l Layout) join(parts ...string) string {
+	return filepath.Join(append([]string{l.Root}, parts...)...)
+}
+
+// Logs holds QEMU, serial and bootstrap logs and events.jsonl.
+func (l Layout) Logs() string { return l.join(logsName) }
+
+// Images holds base images.
+func (l Layout) Images() string { return l.join(imagesName) }
+
+// DefaultImage is the base image of VMs that name none.
+func (l Layout) DefaultImage() string { return l.join(imagesName, "alpine-minimal.qcow2") }
+
+// Overlays holds the qcow2 overlays and seeds of VMs that run.
+func (l Layout) Overlays() string { return l.join(overlaysName) }
+
+// Metadata holds the records.
+func (l Layout) Metadata() string { return l.join(metadataName) }
+
+// Pidfile is the file that QEMU keeps locked while vm runs.
+func (l Layout) Pidfile(vm string) string { return l.join(vm + pidSuffix) }
+
+// MonitorName is the name of vm's QMP socket below Root. QEMU gets the name
+// alone and runs in Root, so that the limit on socket paths (107 bytes on
+// Linux) does not bind the place of a workspace.
+func (l Layout) MonitorName(vm string) string { return vm + monitorSuffix }
+
+// Monitor is the QMP socket of vm.
+func (l Layout) Monitor(vm string) string { return l.join(l.MonitorName(vm)) }
+
+// QEMULog is what QEMU printed.
+func (l Layout) QEMULog(vm string) string { return l.join(logsName, vm+".log") }
+
+// SerialLog is what the guest printed on its first serial port.
+func (l Layout) SerialLog(vm string) string { return l.join(logsName, vm+"-serial.log") }
+
+// BootstrapLog is the record of the bootstrap run that began at t.
+func (l Layout) BootstrapLog(vm string, t time.Time) string {
+	return l.join(logsName, bootstrapName, vm+"-"+t.UTC().Format("20060102T150405.000Z")+".json")
+}
+
+// EventLog holds what happened, one JSON object a line.
+func (l Layout) EventLog() string { return l.join(logsName, "events.jsonl") }
+
+// Overlay is vm's overlay when the project names none. Slug and hash are
+// those of the workspace ID, so that the file tells whose it is.
+func (l Layout) Overlay(id, vm string) string {
+	return l.join(overlaysName, id+"-overlay-"+vm+".qcow2")
+}
+
+// Seed is vm's NoCloud seed.
+func (l Layout) Seed(vm string) string { return l.join(overlaysName, vm+"-seed.iso") }
+
+// Identity is the workspace's private SSH key, in OpenSSH's format.
+func (l Layout) Identity() string { return l.join(metadataName, "id_ed25519") }
+
+// Record is metadata/workspace.json.
+func (l Layout) Record() string { return l.join(metadataName, "workspace.json") }
+
+// Snapshot is metadata/config_snapshot.toml.
+func (l Layout) Snapshot() string { return l.join(metadataName, "config_snapshot.toml") }
+
+// Session is metadata/session.json.
+func (l Layout) Session() string { return l.join(metadataName, "session.json") }
+
+// Lock is the file that writers lock. It is never removed.
+func (l Layout) Lock() string { return l.join(lockName) }

@@ -1,0 +1,87 @@
+package workspace
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/gofrs/flock"
+)
+
+const (
+	// LockWait is how long a command waits for another to finish.
+	LockWait = 10 * time.Minute
+	lockPoll = 50 * time.Millisecond
+)
+
+// Holder is the command that holds a workspace's lock.
+type Holder struct {
+	PID     int       `json:"pid"`
+	Command string    `json:"command"`
+	Since   time.Time `json:"since"`
+}
+
+func (h Holder) String() string {
+	if h.PID == 0 {
+		return "another command"
+	}
+	return fmt.Sprintf("%q (pid %d, since %s)", h.Command, h.PID, h.Since.Local().Format("15:04:05"))
+}
+
+// BusyError says: another command held the workspace until the wait was over.
+type BusyError struct {
+	Root   string
+	Holder Holder
+}
+
+func (e *BusyError) Error() string {
+	return fmt.Sprintf("workspace %s: held by %s", e.Root, e.Holder)
+}
+
+// Hint says what to do next.
+func (e *BusyError) Hint() string { return "try again when it has finished, or end it" }
+
+// Lock makes this process the only writer of the workspace; readers take no
+// lock. While another holds it, waiting is called once with its name, and the
+// wait ends with a *BusyError after LockWait. The lock goes with the process,
+// however it ends.
+func (w *Workspace) Lock(ctx context.Context, command string, waiting func(Holder)) (unlock func(), err error) {
+	return w.lock(ctx, command, LockWait, waiting)
+}
+
+func (w *Workspace) lock(ctx context.Context, command string, wait time.Duration, waiting func(Holder)) (func(), error) {
+	l := flock.New(w.Layout.Lock(), flock.SetPermissions(0o600))
+	got, err := l.TryLock()
+	if err == nil && !got {
+		waiting(w.holder())
+		limited, cancel := context.WithTimeout(ctx, wait)
+		defer cancel()
+		got, err = l.TryLockContext(limited, lockPoll)
+		if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+			return nil, &BusyError{w.Root, w.holder()}
+		}
+	}
+	if err != nil || !got {
+		return nil, fmt.Errorf("lock workspace %s: %w", w.Root, err)
+	}
+	w.signLock(command)
+	return func() { _ = l.Unlock() }, nil
+}
+
+// signLock leaves word of who holds the lock. The word is for people only: the
+// lock decides, so a failure to write it is none.
+func (w *Workspace) signLock(command string) {
+	b, err := json.Marshal(Holder{os.Getpid(), command, time.Now()})
+	if err == nil {
+		_ = os.WriteFile(w.Layout.Lock(), append(b, '\n'), 0o600)
+	}
+}
+
+func (w *Workspace) holder() Holder {
+	var h Holder
+	_ = readJSON(w.Layout.Lock(), &h)
+	return h
+}

@@ -1,0 +1,178 @@
+package workspace
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"slices"
+	"time"
+
+	"castra.example/castra/castra/internal/host"
+)
+
+// schemaVersion of session.json and workspace.json.
+const schemaVersion = 1
+
+// Session is metadata/session.json: what this workspace runs, and what is
+// needed to find, reach and end it without castra.toml. It is written before
+// the act it tells of, so it may name a VM that never came to run; whether one
+// runs is decided by the lock on its pidfile alone.
+type Session struct {
+	Schema int           `json:"schema_version"`
+	Waits  Waits         `json:"shutdown"`
+	VMs    map[string]VM `json:"vms"`
+}
+
+// Waits are the bounds of the steps of a shutdown, kept with the VMs so that
+// they can be taken down when castra.toml is gone.
+type Waits struct {
+	Graceful  time.Duration `json:"graceful_ns"`
+	Terminate time.Duration `json:"sigterm_ns"`
+	Kill      time.Duration `json:"sigkill_ns"`
+}
+
+// VM is the record of one VM.
+type VM struct {
+	Name        string            `json:"name"`
+	Role        string            `json:"role"`
+	UUID        string            `json:"uuid"`
+	BootID      string            `json:"boot_id"`
+	PID         int               `json:"pid,omitempty"`
+	Accelerator string            `json:"accelerator"`
+	Launched    time.Time         `json:"launched"`
+	Ready       time.Time         `json:"ready,omitzero"`
+	Settings    map[string]string `json:"settings"`
+	Overlay     Overlay           `json:"overlay"`
+	SSH         SSH               `json:"ssh"`
+	Forwards    []Forward         `json:"forwards"`
+	Bootstrap   Bootstrap         `json:"bootstrap,omitzero"`
+}
+
+// Overlay is a disk that Castra made for one run of a VM. ID is that of the
+// file made; it is zero when the command was killed before making it.
+type Overlay struct {
+	Path      string      `json:"path"`
+	BaseImage string      `json:"base_image"`
+	ID        host.FileID `json:"id,omitzero"`
+}
+
+// SSH is how to log in.
+type SSH struct {
+	User     string `json:"user"`
+	Host     string `json:"host"`
+	Port     int    `json:"port"`
+	Identity string `json:"identity"`
+	HostKey  string `json:"host_key"`
+}
+
+// Forward is one hostfwd rule as it is in force.
+type Forward struct {
+	HostIP    string `json:"host_ip"`
+	HostPort  int    `json:"host_port"`
+	GuestPort int    `json:"guest_port"`
+	Protocol  string `json:"protocol"`
+}
+
+// Bootstrap is how the last bootstrap of this run of the VM ended.
+type Bootstrap struct {
+	Digest  string    `json:"digest,omitempty"`
+	Outcome string    `json:"outcome,omitempty"` // applied, noop, skipped, failed
+	Step    string    `json:"step,omitempty"`
+	Error   string    `json:"error,omitempty"`
+	Log     string    `json:"log,omitempty"`
+	Ended   time.Time `json:"ended,omitzero"`
+}
+
+// Names of the VMs on record, sorted.
+func (s *Session) Names() []string { return slices.Sorted(maps.Keys(s.VMs)) }
+
+// LoadSession reads the session; an absent one is empty. A file that cannot be
+// read as one is an error: the pidfiles still tell what runs.
+func (w *Workspace) LoadSession() (*Session, error) {
+	s := &Session{Schema: schemaVersion, VMs: map[string]VM{}}
+	err := readJSON(w.Session(), s)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return s, nil
+	case err != nil:
+		return nil, &RecordError{Path: w.Session(), Err: err}
+	case s.Schema > schemaVersion:
+		return nil, &RecordError{w.Session(), fmt.Errorf("schema version %d is newer than this Castra's %d", s.Schema, schemaVersion), true}
+	}
+	for name := range s.VMs {
+		if s.VMs[name].Name != name {
+			return nil, &RecordError{Path: w.Session(), Err: fmt.Errorf("VM %q is filed under %q", s.VMs[name].Name, name)}
+		}
+	}
+	if s.VMs == nil {
+		s.VMs = map[string]VM{}
+	}
+	return s, nil
+}
+
+// RecordError says: a record of the workspace cannot be used.
+type RecordError struct {
+	Path string
+	Err  error
+	// Newer: a later Castra wrote it, so this one must not write over it.
+	Newer bool
+}
+
+func (e *RecordError) Error() string { return fmt.Sprintf("record %s: %v", e.Path, e.Err) }
+func (e *RecordError) Unwrap() error { return e.Err }
+
+// Hint says what to do next.
+func (e *RecordError) Hint() string {
+	if e.Newer {
+		return "use the Castra that wrote it, or a later one"
+	}
+	return "mage down ends what still runs and writes a new record"
+}
+
+// SetAside renames an unusable session so that it can be looked at, and so
+// that the next write starts afresh.
+func (w *Workspace) SetAside() (string, error) {
+	for n := 1; n < 100; n++ {
+		aside := fmt.Sprintf("%s.corrupt-%d", w.Session(), n)
+		if _, err := os.Lstat(aside); errors.Is(err, fs.ErrNotExist) {
+			return aside, os.Rename(w.Session(), aside)
+		}
+	}
+	return "", fmt.Errorf("%s: a hundred of its kind stand beside it already", w.Session())
+}
+
+// SaveSession writes the session; the caller holds the lock.
+func (w *Workspace) SaveSession(s *Session) error {
+	if err := w.MakeDir(w.Metadata()); err != nil {
+		return err
+	}
+	s.Schema = schemaVersion
+	return WriteJSON(w.Session(), s)
+}
+
+// Record is metadata/workspace.json: whose workspace this is.
+type Record struct {
+	Schema       int       `json:"schema_version"`
+	ID           string    `json:"workspace"`
+	Project      string    `json:"project"`
+	Config       string    `json:"config"`
+	ConfigDigest string    `json:"config_digest"`
+	Bootstrap    []string  `json:"bootstrap_policy"` // vm=mode
+	Invocation   []string  `json:"invocation"`
+	VMs          []string  `json:"vms"`
+	Updated      time.Time `json:"updated"`
+}
+
+// SaveRecord writes workspace.json and the snapshot of castra.toml.
+func (w *Workspace) SaveRecord(r Record, snapshot []byte) error {
+	if err := w.MakeDir(w.Metadata()); err != nil {
+		return err
+	}
+	r.Schema, r.ID, r.Updated = schemaVersion, w.ID, time.Now().UTC()
+	if err := WriteJSON(w.Record(), r); err != nil {
+		return err
+	}
+	return WriteFile(w.Snapshot(), snapshot)
+}
