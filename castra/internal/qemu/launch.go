@@ -1,0 +1,112 @@
+package qemu
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"syscall"
+	"time"
+
+	"castra.example/castra/castra/internal/host"
+)
+
+const (
+	startPoll = 5 * time.Millisecond
+	// startLimit bounds the time from exec to a QEMU that holds its pidfile
+	// and answers on its monitor; it is 0.2 s on an idle machine.
+	startLimit = 60 * time.Second
+)
+
+// Process is a QEMU that this process started.
+type Process struct {
+	PID    int
+	exited chan struct{}
+	err    error // how it ended; read after exited is closed
+}
+
+// ExitedError says: QEMU ended although nobody asked it to.
+type ExitedError struct {
+	Name string
+	Err  error  // exit status or signal
+	Log  string // the file that holds what it printed
+}
+
+func (e *ExitedError) Error() string { return fmt.Sprintf("QEMU ended at once: %v", e.Err) }
+func (e *ExitedError) Unwrap() error { return e.Err }
+
+// Start runs QEMU in a session of its own, so that neither Ctrl-C in this
+// terminal nor the end of this process reaches it, with its output appended
+// to the file log. It returns when QEMU holds its pidfile, or with an
+// *ExitedError when it ended before.
+func Start(ctx context.Context, s Spec, log string) (*Process, error) {
+	out, err := os.OpenFile(log, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	defer out.Close()
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), s.Binary, s.Args()...) // QEMU outlives ctx
+	cmd.Dir = s.Dir
+	cmd.Stdout, cmd.Stderr = out, out
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start QEMU: %w", err)
+	}
+	p := &Process{PID: cmd.Process.Pid, exited: make(chan struct{})}
+	go func() { // ends with QEMU: a child that nobody waits for stays a zombie
+		p.err = cmd.Wait()
+		close(p.exited)
+	}()
+	return p, p.awaitPidfile(ctx, s, log)
+}
+
+// awaitPidfile ends the QEMU that does not come to hold its pidfile.
+func (p *Process) awaitPidfile(ctx context.Context, s Spec, log string) error {
+	ctx, cancel := context.WithTimeout(ctx, startLimit)
+	defer cancel()
+	tick := time.NewTicker(startPoll)
+	defer tick.Stop()
+	for {
+		pid, err := Holder(s.Pidfile)
+		if err == nil && pid == p.PID {
+			return nil
+		}
+		select {
+		case <-p.exited:
+			return &ExitedError{s.Name, p.exitCause(), log}
+		case <-ctx.Done():
+			return errors.Join(fmt.Errorf("QEMU (pid %d) did not take its pidfile: %w", p.PID, ctx.Err()), err, p.kill())
+		case <-tick.C:
+		}
+	}
+}
+
+// kill ends a QEMU of our own that is not known by its pidfile yet. While we
+// have not waited for it, its number cannot be used again.
+func (p *Process) kill() error {
+	select {
+	case <-p.exited:
+		return nil
+	default:
+	}
+	proc, err := host.OpenProcess(p.PID)
+	if err != nil {
+		return err
+	}
+	defer proc.Release()
+	return proc.Signal(syscall.SIGKILL)
+}
+
+func (p *Process) exitCause() error {
+	if p.err == nil {
+		return errors.New("exit status 0")
+	}
+	return p.err
+}
+
+// Exited is closed when QEMU has ended.
+func (p *Process) Exited() <-chan struct{} { return p.exited }
+
+// ExitError tells how QEMU ended; valid once Exited is closed.
+func (p *Process) ExitError(name, log string) error { return &ExitedError{name, p.exitCause(), log} }

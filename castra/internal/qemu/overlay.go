@@ -1,0 +1,96 @@
+package qemu
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"time"
+
+	"castra.example/castra/castra/internal/host"
+)
+
+const (
+	overlayTimeout = 60 * time.Second
+	stderrLimit    = 4 << 10
+)
+
+// ToolError says: a program that Castra runs ended in failure.
+type ToolError struct {
+	Tool   string
+	Args   []string
+	Err    error
+	Stderr string
+}
+
+func (e *ToolError) Error() string {
+	s := fmt.Sprintf("%s %s: %v", e.Tool, strings.Join(e.Args, " "), e.Err)
+	if e.Stderr != "" {
+		s += ": " + e.Stderr
+	}
+	return s
+}
+func (e *ToolError) Unwrap() error { return e.Err }
+
+// ReserveOverlay makes the empty file that will be an overlay, and tells its
+// identity, so that it can be recorded as ours before anything is in it. A
+// file that stands there already is an error: it is not ours.
+func ReserveOverlay(path string) (host.FileID, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return host.FileID{}, err
+	}
+	defer f.Close()
+	return host.IDOf(f)
+}
+
+// CreateOverlay fills the reserved file at path with a qcow2 that writes on
+// top of the qcow2 at base; both paths are absolute.
+func CreateOverlay(ctx context.Context, qemuImg, base, path string) error {
+	ctx, cancel := context.WithTimeout(ctx, overlayTimeout)
+	defer cancel()
+	// qemu-img takes -b and the overlay's path as they are: no option syntax, no doubled commas.
+	args := []string{"create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", base, path}
+	cmd := exec.CommandContext(ctx, qemuImg, args...)
+	var stderr bounded
+	cmd.Stderr = &stderr
+	cmd.WaitDelay = time.Second
+	err := cmd.Run()
+	if err == nil {
+		err = checkOverlay(path)
+	}
+	if err != nil {
+		return &ToolError{qemuImg, args, errors.Join(err, ctx.Err()), stderr.String()}
+	}
+	return nil
+}
+
+// checkOverlay believes the file and not the exit status: qemu-img has been
+// seen to report success for what no guest can boot from.
+func checkOverlay(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	magic := make([]byte, 4)
+	if _, err := f.Read(magic); err != nil || string(magic) != "QFI\xfb" {
+		return errors.New("it reported success and wrote no qcow2")
+	}
+	return nil
+}
+
+// bounded keeps the first bytes written to it and drops the rest.
+type bounded struct{ bytes.Buffer }
+
+func (b *bounded) Write(p []byte) (int, error) {
+	if room := stderrLimit - b.Len(); room > 0 {
+		b.Buffer.Write(p[:min(room, len(p))])
+	}
+	return len(p), nil
+}
+
+func (b *bounded) String() string { return strings.TrimSpace(b.Buffer.String()) }

@@ -1,0 +1,93 @@
+package qemu
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// Holder tells which process holds QEMU's lock on a pidfile; 0 when none does,
+// also when there is no such file. What the file says is not looked at: only a
+// living QEMU can hold the lock, and it goes with the process.
+func Holder(pidfile string) (int, error) {
+	f, err := openPidfile(pidfile, os.O_RDONLY)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	return holder(f)
+}
+
+func holder(f *os.File) (int, error) {
+	lock := unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart}
+	if err := unix.FcntlFlock(f.Fd(), unix.F_GETLK, &lock); err != nil {
+		return 0, fmt.Errorf("pidfile %s: %w", f.Name(), err)
+	}
+	if lock.Type == unix.F_UNLCK {
+		return 0, nil
+	}
+	return int(lock.Pid), nil
+}
+
+// RemovePidfile removes a pidfile that nobody holds, having locked it first: a
+// QEMU that starts meanwhile then sees a held file, or its own new one, and
+// never loses it. It tells whether the file is gone.
+func RemovePidfile(pidfile string) (bool, error) {
+	f, err := openPidfile(pidfile, os.O_RDWR)
+	if errors.Is(err, fs.ErrNotExist) {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	lock := unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart}
+	if err := unix.FcntlFlock(f.Fd(), setLock, &lock); err != nil {
+		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
+			return false, nil
+		}
+		return false, fmt.Errorf("pidfile %s: %w", pidfile, err)
+	}
+	root, err := os.OpenRoot(filepath.Dir(pidfile))
+	if err != nil {
+		return false, fmt.Errorf("pidfile %s: %w", pidfile, err)
+	}
+	defer root.Close()
+	mine, err := f.Stat()
+	if err != nil {
+		return false, fmt.Errorf("pidfile %s: %w", pidfile, err)
+	}
+	if there, err := root.Lstat(filepath.Base(pidfile)); err != nil || !os.SameFile(mine, there) {
+		return false, nil
+	}
+	if err := root.Remove(filepath.Base(pidfile)); err != nil {
+		return false, fmt.Errorf("pidfile %s: %w", pidfile, err)
+	}
+	return true, nil
+}
+
+// openPidfile opens a regular file and nothing else: a FIFO would hang, a
+// symlink would lead elsewhere.
+func openPidfile(path string, flag int) (*os.File, error) {
+	f, err := os.OpenFile(path, flag|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	st, err := f.Stat()
+	if err == nil && !st.Mode().IsRegular() {
+		err = fmt.Errorf("pidfile %s: not a regular file", path)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}

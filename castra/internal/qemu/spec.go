@@ -1,0 +1,155 @@
+package qemu
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+)
+
+// Spec is all that decides QEMU's command line for one VM. Paths are absolute
+// but for Monitor, which is relative to Dir, where QEMU runs: a socket's path
+// may have 107 bytes at most, and a workspace may lie deeper.
+type Spec struct {
+	Binary      string
+	Dir         string
+	Name        string
+	UUID        string
+	Machine     string
+	Accelerator Accelerator
+	CPUs        int
+	MemoryMiB   int
+	Overlay     string
+	Seed        string
+	Forwards    []Forward
+	Pidfile     string
+	Monitor     string
+	SerialLog   string
+	Kernel      string
+	Initrd      string
+	Append      string
+	// Sandbox is set where QEMU can lock itself in (Linux, seccomp).
+	Sandbox bool
+}
+
+// Forward is one hostfwd rule. HostPort 0 lets the kernel choose.
+type Forward struct {
+	HostIP    string
+	HostPort  int
+	GuestPort int
+	Protocol  string
+}
+
+// Args is the command line without the program. It is pure: the same Spec
+// gives the same line, and `plan` prints what `up` runs.
+func (s Spec) Args() []string {
+	args := []string{
+		"-name", "guest=" + escape(s.Name),
+		"-uuid", s.UUID,
+		"-nodefaults", "-no-user-config",
+		"-display", "none",
+		"-machine", s.Machine,
+		"-accel", s.Accelerator.Name,
+		"-cpu", s.Accelerator.CPU(),
+		"-smp", strconv.Itoa(s.CPUs),
+		"-m", strconv.Itoa(s.MemoryMiB) + "M",
+	}
+	if s.Kernel != "" {
+		args = append(args, "-kernel", s.Kernel)
+		if s.Initrd != "" {
+			args = append(args, "-initrd", s.Initrd)
+		}
+		if s.Append != "" {
+			args = append(args, "-append", s.Append)
+		}
+	}
+	args = append(args, s.disks()...)
+	args = append(args,
+		"-netdev", s.netdev(),
+		// No option ROM: nothing here boots from the network, and firmware
+		// would spend time on it.
+		"-device", object("driver", "virtio-net-pci", "netdev", "net0", "romfile", ""),
+		"-device", object("driver", "virtio-rng-pci"),
+		"-chardev", "file,id=serial0,append=on,path="+escape(s.SerialLog),
+		"-serial", "chardev:serial0",
+		"-chardev", "socket,id=monitor0,server=on,wait=off,path="+escape(s.Monitor),
+		"-mon", "chardev=monitor0,mode=control",
+		"-pidfile", s.Pidfile,
+	)
+	if s.Sandbox {
+		args = append(args, "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny")
+	}
+	return args
+}
+
+func (s Spec) disks() []string {
+	args := []string{
+		"-blockdev", fileNode("overlay", "qcow2", s.Overlay, false),
+		// Index 0 is taken by the option ROM of -kernel.
+		"-device", object("driver", "virtio-blk-pci", "drive", "overlay", "bootindex", 1),
+	}
+	if s.Seed != "" {
+		args = append(args,
+			"-blockdev", fileNode("seed", "raw", s.Seed, true),
+			"-device", object("driver", "virtio-blk-pci", "drive", "seed"),
+		)
+	}
+	return args
+}
+
+// fileNode is a -blockdev value. JSON, since a comma in a path would split
+// the other form.
+func fileNode(node, format, path string, readOnly bool) string {
+	file := []any{"driver", "file", "filename", path}
+	top := []any{"node-name", node, "driver", format, "read-only", readOnly, "file", json.RawMessage(object(file...))}
+	if !readOnly {
+		top = append(top, "discard", "unmap")
+	}
+	return object(top...)
+}
+
+func (s Spec) netdev() string {
+	var b strings.Builder
+	b.WriteString("user,id=net0")
+	for _, f := range s.Forwards {
+		fmt.Fprintf(&b, ",hostfwd=%s:%s:%d-:%d", f.Protocol, f.HostIP, f.HostPort, f.GuestPort)
+	}
+	return b.String()
+}
+
+// String is the rule as people read it.
+func (f Forward) String() string {
+	host := net.JoinHostPort(f.HostIP, strconv.Itoa(f.HostPort))
+	if f.HostPort == 0 {
+		host = f.HostIP + ":(chosen at launch)"
+	}
+	return fmt.Sprintf("%s -> %d/%s", host, f.GuestPort, f.Protocol)
+}
+
+// escape doubles commas, as QEMU's option syntax wants them in a value.
+func escape(s string) string { return strings.ReplaceAll(s, ",", ",,") }
+
+// object is a JSON object with its keys in the order given, so that command
+// lines compare.
+func object(pairs ...any) string {
+	var b strings.Builder
+	b.WriteByte('{')
+	for i := 0; i < len(pairs); i += 2 {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		for j, v := range pairs[i : i+2] {
+			out, err := json.Marshal(v)
+			if err != nil {
+				panic(fmt.Sprintf("qemu: a %T is no JSON value: %v", v, err))
+			}
+			b.Write(out)
+			if j == 0 {
+				b.WriteByte(':')
+			}
+		}
+	}
+	b.WriteByte('}')
+	return b.String()
+}

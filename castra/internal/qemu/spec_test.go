@@ -1,0 +1,100 @@
+package qemu
+
+import (
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+)
+
+var update = flag.Bool("update", false, "write the golden files")
+
+func defaultSpec() Spec {
+	return Spec{
+		Binary: "/usr/bin/qemu-system-x86_64", Dir: "/ws", Name: "web-0", UUID: "00000000-0000-8000-8000-000000000001",
+		Machine: "pc", Accelerator: Accelerator{Name: "tcg"}, CPUs: 2, MemoryMiB: 2048,
+		Overlay: "/ws/overlays/o.qcow2", Seed: "/ws/overlays/web-0-seed.iso",
+		Forwards: []Forward{{"127.0.0.1", 0, 22, "tcp"}},
+		Pidfile:  "/ws/web-0.pid", Monitor: "web-0.qmp", SerialLog: "/ws/logs/web-0-serial.log", Sandbox: true,
+	}
+}
+
+func TestArgsGolden(t *testing.T) {
+	full := defaultSpec()
+	full.Accelerator = Accelerator{Name: "kvm"}
+	full.Kernel, full.Initrd, full.Append = "/img/vmlinuz", "/img/initrd", "console=ttyS0 root=/dev/vda2"
+	full.Forwards = append(full.Forwards, Forward{"0.0.0.0", 5353, 53, "udp"}, Forward{"127.0.0.1", 8080, 80, "tcp"})
+	full.Dir, full.Overlay, full.SerialLog = "/a,b=on", "/a,b=on/o.qcow2", "/a,b=on/logs/s.log"
+	mac := defaultSpec()
+	mac.Machine, mac.Accelerator, mac.Sandbox, mac.Seed = "virt", Accelerator{Name: "hvf"}, false, ""
+	for name, spec := range map[string]Spec{"default": defaultSpec(), "everything": full, "hvf": mac} {
+		t.Run(name, func(t *testing.T) {
+			got := strings.Join(spec.Args(), "\n") + "\n"
+			golden := filepath.Join("testdata", "args-"+name+".golden")
+			if *update {
+				require.NoError(t, os.WriteFile(golden, []byte(got), 0o644))
+			}
+			want, err := os.ReadFile(golden)
+			require.NoError(t, err)
+			require.Equal(t, string(want), got)
+		})
+	}
+}
+
+// E2: whatever a path holds, QEMU reads back that path and no further option.
+func TestArgsKeepOddPaths(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		path := "/" + rapid.StringMatching(`[ -~]{1,40}`).Draw(t, "path")
+		s := defaultSpec()
+		s.Overlay, s.SerialLog = path, path
+		args := s.Args()
+		var node struct{ File struct{ Filename string } }
+		require.NoError(t, json.Unmarshal([]byte(after(args, "-blockdev")), &node))
+		require.Equal(t, path, node.File.Filename)
+		require.Equal(t, path, optionValue(after(args, "-chardev"), "path"))
+	})
+}
+
+func after(args []string, option string) string {
+	for i, a := range args {
+		if a == option {
+			return args[i+1]
+		}
+	}
+	return ""
+}
+
+// optionValue reads one value out of QEMU's option syntax, in which a doubled
+// comma is a comma.
+func optionValue(s, key string) string {
+	const comma = "\x00"
+	for part := range strings.SplitSeq(strings.ReplaceAll(s, ",,", comma), ",") {
+		if v, ok := strings.CutPrefix(part, key+"="); ok {
+			return strings.ReplaceAll(v, comma, ",")
+		}
+	}
+	return ""
+}
+
+func TestForwardsListenOnLoopbackUnlessAsked(t *testing.T) {
+	require.Equal(t, "user,id=net0,hostfwd=tcp:127.0.0.1:0-:22", after(defaultSpec().Args(), "-netdev"))
+}
+
+func TestParseUsernet(t *testing.T) {
+	const text = "Hub -1 (net0):\r\n" +
+		"  Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ\r\n" +
+		"  TCP[ESTABLISHED]   16       127.0.0.1 40000       10.0.2.15    22     0     0\r\n" +
+		"  TCP[HOST_FORWARD]  14       127.0.0.1 37651       10.0.2.15    22     0     0\r\n" +
+		"  UDP[HOST_FORWARD]  15         0.0.0.0  5353       10.0.2.15    53     0     0\r\n"
+	got, err := parseUsernet(text)
+	require.NoError(t, err)
+	require.Equal(t, []Forward{{"127.0.0.1", 37651, 22, "tcp"}, {"0.0.0.0", 5353, 53, "udp"}}, got)
+
+	_, err = parseUsernet("  TCP[HOST_FORWARD]  14  127.0.0.1 port  10.0.2.15 22 0 0\n")
+	require.ErrorContains(t, err, "unknown line")
+}

@@ -1,0 +1,142 @@
+package qemutest
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+)
+
+// options is what the fake QEMU understands of its command line.
+type options struct {
+	name, uuid, pidfile string
+	monitor             string // path of the QMP socket
+	serial              string // path of the serial log
+	serialAppend        bool
+	netdev              string // as given, for messages
+	forwards            []rule
+	overlays            []string // images opened for writing
+	seed                string
+	stopped             bool // -S
+}
+
+// rule is one hostfwd.
+type rule struct {
+	text      string // as given
+	protocol  string
+	host      string
+	hostPort  int
+	guestPort int
+}
+
+func (r rule) address() string { return net.JoinHostPort(r.host, strconv.Itoa(r.hostPort)) }
+
+// parseOptions reads castra's command lines. What has no meaning for a fake
+// (machine, memory, devices, kernel, sandbox, ...) is skipped.
+func parseOptions(args []string) (options, error) {
+	var o options
+	chardevs := map[string]map[string]string{}
+	monitorID := ""
+	for i := 0; i < len(args); i++ {
+		flag := strings.TrimPrefix(args[i], "-")
+		if flag == "S" || flag == "nodefaults" || flag == "no-user-config" || flag == "no-reboot" || flag == "no-shutdown" {
+			o.stopped = o.stopped || flag == "S"
+			continue
+		}
+		if i++; i >= len(args) {
+			return o, fmt.Errorf("-%s: requires an argument", flag)
+		}
+		value, fields, err := args[i], splitOption(args[i]), error(nil)
+		switch flag {
+		case "name":
+			o.name = fields["guest"] + fields[""]
+		case "uuid":
+			o.uuid = value
+		case "pidfile":
+			o.pidfile = value
+		case "chardev":
+			chardevs[fields["id"]] = fields
+		case "mon":
+			monitorID = fields["chardev"] + fields[""]
+		case "netdev":
+			o.netdev = value
+			o.forwards, err = parseRules(value)
+		case "blockdev":
+			err = o.addImage(value)
+		}
+		if err != nil {
+			return o, fmt.Errorf("-%s %s: %w", flag, value, err)
+		}
+	}
+	o.monitor = chardevs[monitorID]["path"]
+	for _, c := range chardevs {
+		if c[""] == "file" {
+			o.serial, o.serialAppend = c["path"], c["append"] == "on"
+		}
+	}
+	return o, nil
+}
+
+// splitOption reads "kind,key=value,..."; a doubled comma stands for itself.
+// The kind is under "".
+func splitOption(s string) map[string]string {
+	fields := map[string]string{}
+	s = strings.ReplaceAll(s, ",,", "\x00")
+	for part := range strings.SplitSeq(s, ",") {
+		part = strings.ReplaceAll(part, "\x00", ",")
+		key, value, ok := strings.Cut(part, "=")
+		if !ok {
+			key, value = "", part
+		}
+		fields[key] = value
+	}
+	return fields
+}
+
+func parseRules(netdev string) ([]rule, error) {
+	var rules []rule
+	for part := range strings.SplitSeq(netdev, ",") {
+		text, ok := strings.CutPrefix(part, "hostfwd=")
+		if !ok {
+			continue
+		}
+		r := rule{text: text}
+		host, guest, ok := strings.Cut(text, "-:")
+		fields := strings.Split(host, ":")
+		if !ok || len(fields) != 3 {
+			return nil, fmt.Errorf("Invalid host forwarding rule '%s'", text) //nolint:staticcheck // QEMU's words
+		}
+		var err1, err2 error
+		r.protocol, r.host = fields[0], fields[1]
+		r.hostPort, err1 = strconv.Atoi(fields[2])
+		r.guestPort, err2 = strconv.Atoi(guest)
+		if err1 != nil || err2 != nil {
+			return nil, fmt.Errorf("Invalid host forwarding rule '%s'", text) //nolint:staticcheck // QEMU's words
+		}
+		rules = append(rules, r)
+	}
+	return rules, nil
+}
+
+// addImage reads a -blockdev in JSON: the raw read-only one is the seed.
+func (o *options) addImage(value string) error {
+	var node struct {
+		Driver   string `json:"driver"`
+		ReadOnly bool   `json:"read-only"`
+		File     struct {
+			Filename string `json:"filename"`
+		} `json:"file"`
+	}
+	if err := json.Unmarshal([]byte(value), &node); err != nil {
+		return err
+	}
+	switch {
+	case node.File.Filename == "":
+	case node.ReadOnly && node.Driver == "raw":
+		o.seed = node.File.Filename
+	case !node.ReadOnly && node.Driver == "qcow2":
+		o.overlays = append(o.overlays, node.File.Filename)
+	}
+	return nil
+}

@@ -1,0 +1,19 @@
+// Package qemutest is a fake QEMU and a fake guest for tests.
+//
+// A test package hands its TestMain over and installs the fakes where a test
+// wants them:
+//
+//	func TestMain(m *testing.M) { qemutest.Main(m) }
+//
+//	dir := qemutest.Install(t)
+//	t.Setenv("PATH", dir+string(os.PathListSeparator)+os.Getenv("PATH"))
+//
+// The directory holds links named qemu-system-x86_64, qemu-system-aarch64 and
+// qemu-img to the test binary, which becomes that program when it is run under
+// such a name. The fake QEMU locks its pidfile, serves QMP, binds its forwards
+// and, once "booted", answers SSH on the forward to guest port 22 with the host
+// key and the logins of its seed. What it does wrong is chosen through
+// CASTRA_FAKE_QEMU, see [Personality].
+//
+// [SSHServer] is the guest's SSH side alone.
+package qemutest

@@ -1,0 +1,127 @@
+package qemutest
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+func (m *machine) takePidfile() error {
+	if m.pidfile == "" {
+		return nil
+	}
+	f, err := os.OpenFile(m.pidfile, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return fmt.Errorf("cannot create PID file: Could not create '%s': %s", m.pidfile, reason(err))
+	}
+	if err := lockWhole(f); err != nil {
+		m.pidfile = "" // not ours to remove
+		return errors.New("cannot create PID file: Cannot lock pid file: Resource temporarily unavailable")
+	}
+	held = append(held, f)
+	if err := f.Truncate(0); err != nil {
+		return err
+	}
+	_, err = f.WriteString(strconv.Itoa(os.Getpid()) + "\n")
+	return err
+}
+
+func (m *machine) removePidfile() {
+	if m.pidfile != "" {
+		_ = os.Remove(m.pidfile)
+	}
+}
+
+// cleanup removes what QEMU removes when it ends in order.
+func (m *machine) cleanup() {
+	m.removePidfile()
+	if m.options.monitor != "" {
+		_ = os.Remove(m.options.monitor)
+	}
+	m.network.close()
+}
+
+func (m *machine) writeSerial(text string) error {
+	if m.serial == "" {
+		return nil
+	}
+	flag := os.O_WRONLY | os.O_CREATE | os.O_APPEND
+	if !m.serialAppend {
+		flag |= os.O_TRUNC
+		m.serialAppend = true
+	}
+	f, err := os.OpenFile(m.serial, flag, 0o644)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = io.WriteString(f, text)
+	return err
+}
+
+// guestDir is the home of the guest's commands.
+func (m *machine) guestDir() (string, error) {
+	dir := filepath.Join(m.dir, "guests", m.name+"-"+strconv.Itoa(os.Getpid()))
+	return dir, os.MkdirAll(dir, 0o700)
+}
+
+func openOverlay(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return fmt.Errorf("Could not open '%s': %s", path, reason(err)) //nolint:staticcheck // QEMU's words
+	}
+	if _, err := readHeader(f); err != nil {
+		return errors.New("Image is not in qcow2 format") //nolint:staticcheck // QEMU's words
+	}
+	if err := lockImage(f); err != nil {
+		return fmt.Errorf("%w\nIs another process using the image [%s]?", err, path)
+	}
+	held = append(held, f)
+	return nil
+}
+
+// listenUnix binds as QEMU does: what stood at path is gone, and one client
+// at most waits while another is served.
+func listenUnix(path string) (*net.UnixListener, error) {
+	if len(path) > 107 {
+		return nil, fmt.Errorf("UNIX socket path '%s' is too long\nPath must be less than 108 bytes", path)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("Failed to unlink socket %s: %s", path, reason(err)) //nolint:staticcheck // QEMU's words
+	}
+	ln, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: path})
+	if err != nil {
+		return nil, err
+	}
+	ln.SetUnlinkOnClose(false)
+	raw, err := ln.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var backlog error
+	if err := raw.Control(func(fd uintptr) { backlog = unix.Listen(int(fd), 1) }); err != nil {
+		return nil, err
+	}
+	return ln, backlog
+}
+
+// reason is strerror: the bare cause of a file error, with a capital.
+func reason(err error) string {
+	var number syscall.Errno
+	if !errors.As(err, &number) {
+		return err.Error()
+	}
+	text := []byte(number.Error())
+	if len(text) > 0 && text[0] >= 'a' && text[0] <= 'z' {
+		text[0] -= 'a' - 'A'
+	}
+	return string(text)
+}

@@ -1,0 +1,52 @@
+package qemutest
+
+import (
+	"errors"
+	"io"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// QEMU marks the bytes of an image it uses with OFD read locks: 100+n for a
+// permission it has, 200+n for one it grants nobody else.
+const (
+	hasPermission   = 100
+	deniesOthers    = 200
+	permissionRead  = 0
+	permissionWrite = 1
+	permissionSize  = 3
+)
+
+var errImageInUse = errors.New(`Failed to get "write" lock`) //nolint:staticcheck // QEMU's words
+
+// lockImage marks f as written to, and fails when another QEMU has done so.
+func lockImage(f *os.File) error {
+	var lock unix.Flock_t
+	for _, at := range []int64{
+		hasPermission + permissionRead, hasPermission + permissionWrite, hasPermission + permissionSize,
+		deniesOthers + permissionWrite, deniesOthers + permissionSize,
+	} {
+		lock = unix.Flock_t{Type: unix.F_RDLCK, Whence: io.SeekStart, Start: at, Len: 1}
+		if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &lock); err != nil {
+			return err
+		}
+	}
+	for _, at := range []int64{hasPermission + permissionWrite, deniesOthers + permissionWrite} {
+		lock = unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart, Start: at, Len: 1}
+		if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &lock); err != nil {
+			return err
+		}
+		if lock.Type != unix.F_UNLCK {
+			return errImageInUse
+		}
+	}
+	return nil
+}
+
+// commandAttr gives a guest's command a process group of its own and ends it
+// with the fake, even when that is killed.
+func commandAttr() *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+}

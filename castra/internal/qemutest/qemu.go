@@ -1,0 +1,189 @@
+package qemutest
+
+import (
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+)
+
+const (
+	bootDelay     = 50 * time.Millisecond
+	shutdownDelay = 30 * time.Millisecond
+)
+
+// machine is one run of the fake QEMU.
+type machine struct {
+	options
+	personality Personality
+	dir         string // made by Install
+	status      *runState
+	monitor     *monitor
+	network     *network
+	booted      chan struct{}
+	exit        chan int // status to end with
+}
+
+func runQEMU(args []string) int {
+	if len(args) == 1 && (args[0] == "--version" || args[0] == "-version") {
+		fmt.Println("QEMU emulator version 7.2.22 (fake)")
+		return 0
+	}
+	o, err := parseOptions(args)
+	if err != nil {
+		return complain("%v", err)
+	}
+	dir, err := home()
+	if err == nil {
+		err = record(dir)
+	}
+	if err != nil {
+		return complain("fake: %v", err)
+	}
+	time.AfterFunc(lifetime(), func() { leave(complain("fake: lifetime is over")) })
+	m := &machine{
+		options: o, dir: dir,
+		personality: Personality(os.Getenv(envQEMU)).For(o.name),
+		booted:      make(chan struct{}),
+		exit:        make(chan int, 8),
+	}
+	if code, ended := m.misstart(); ended {
+		return code
+	}
+	if err := m.start(); err != nil {
+		m.removePidfile()
+		return complain("%v", err)
+	}
+	code := <-m.exit
+	m.cleanup()
+	return code
+}
+
+func lifetime() time.Duration {
+	if d, err := time.ParseDuration(os.Getenv(envLifetime)); err == nil {
+		return d
+	}
+	return defaultLifetime
+}
+
+// misstart acts the personalities that never come up.
+func (m *machine) misstart() (code int, ended bool) {
+	switch {
+	case m.personality.Has("exit-1"):
+		return complain("fake: could not start, as told"), true
+	case m.personality.Has("no-pidfile"):
+		return 0, true
+	}
+	return 0, false
+}
+
+// start does what QEMU does, in its order.
+func (m *machine) start() error {
+	if err := m.takePidfile(); err != nil {
+		return err
+	}
+	if err := m.writeSerial("SeaBIOS (fake)\r\nLinux version 6.1.0 (fake)\r\n"); err != nil {
+		return err
+	}
+	m.status = newRunState(m.initialStatus(), m.boot)
+	var err error
+	if m.monitor, err = listenMonitor(m); err != nil {
+		return err
+	}
+	if m.network, err = listenNetwork(m); err != nil {
+		return err
+	}
+	for _, path := range m.overlays {
+		if err := openOverlay(path); err != nil {
+			return err
+		}
+	}
+	guest, err := readSeed(m.seed)
+	if err != nil {
+		return fmt.Errorf("fake: seed %s: %w", m.seed, err)
+	}
+	if err := m.network.serve(guest); err != nil {
+		return fmt.Errorf("fake: %w", err)
+	}
+	m.handleSignals()
+	m.scheduleEnd()
+	go m.monitor.serve()
+	m.status.start()
+	return nil
+}
+
+func (m *machine) initialStatus() string {
+	for _, status := range []string{"paused", "io-error", "shutdown"} {
+		if m.personality.Has(status) {
+			return status
+		}
+	}
+	if m.stopped {
+		return "prelaunch"
+	}
+	return "running"
+}
+
+// boot is called once, when the guest first runs.
+func (m *machine) boot() {
+	if m.personality.Has("hang") {
+		return
+	}
+	time.AfterFunc(m.personality.Duration("slow-boot", bootDelay), func() {
+		_ = m.writeSerial("\r\n" + m.name + " login: ")
+		close(m.booted)
+	})
+}
+
+// powerdown is the guest's answer to its power button.
+func (m *machine) powerdown() {
+	select {
+	case <-m.booted:
+	default:
+		return
+	}
+	if m.status.get() != "running" || m.personality.Has("ignore-powerdown") || m.personality.Has("hang") {
+		return
+	}
+	time.AfterFunc(shutdownDelay, func() {
+		m.monitor.event("SHUTDOWN", map[string]any{"guest": true, "reason": "guest-shutdown"})
+		m.end()
+	})
+}
+
+// end lets the process exit with status 0 soon.
+func (m *machine) end() {
+	time.AfterFunc(m.personality.Duration("slow-exit", 0), func() { m.exit <- 0 })
+}
+
+func (m *machine) handleSignals() {
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	go func() {
+		for s := range signals {
+			if m.personality.Has("hang") || m.personality.Has("ignore-term") {
+				continue
+			}
+			complain("terminating on signal %d", s)
+			m.monitor.event("SHUTDOWN", map[string]any{"guest": false, "reason": "host-signal"})
+			m.end()
+		}
+	}()
+}
+
+// scheduleEnd acts the personalities that come up and then fall.
+func (m *machine) scheduleEnd() {
+	if m.personality.Has("exit-late") {
+		time.AfterFunc(300*time.Millisecond, func() { m.exit <- complain("fake: ending late, as told") })
+	}
+	if m.personality.Has("crash") {
+		time.AfterFunc(100*time.Millisecond, func() { dieBy("SEGV") })
+	}
+}
+
+// dieBy ends this process by a signal. Go would catch most of them; a shell
+// in its place does not.
+func dieBy(name string) {
+	_ = syscall.Exec("/bin/sh", []string{"sh", "-c", "ulimit -c 0; kill -" + name + " $$"}, os.Environ())
+}
