@@ -1,0 +1,184 @@
+package small
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// epoch is the time of everything in the guest's file systems, so that the same packages give the same bytes.
+const (
+	epoch     = 1700000000
+	epochText = "1700000000"
+)
+
+// Directories below a build's work directory.
+const (
+	outDir  = "out"  // becomes the guest's directory
+	pkgsDir = "pkgs" // the unpacked packages of the guest and its kernel
+	toolDir = "tool" // the unpacked packages that are run on the host
+	treeDir = "tree" // the guest's root file system
+
+	bootKernel = "vmlinuz" // the kernel that syslinux starts
+)
+
+// builder is one build, from package lists to out.
+type builder struct {
+	host     tools
+	guests   string // <home>/guests
+	work     string // below guests; this build's alone
+	progress func(string)
+	started  time.Time
+}
+
+func (b *builder) path(elem ...string) string {
+	return filepath.Join(append([]string{b.work}, elem...)...)
+}
+
+func (b *builder) run(ctx context.Context) error {
+	b.progress("looking for packages")
+	set, err := b.fetchPackages(ctx)
+	if err != nil {
+		return err
+	}
+	fetched := time.Now()
+	b.progress(fmt.Sprintf("unpacking %d packages", len(set.all())))
+	if err := b.unpackAll(ctx, set); err != nil {
+		return err
+	}
+	for _, dir := range []string{outDir, treeDir} {
+		if err := os.Mkdir(b.path(dir), 0o755); err != nil {
+			return err
+		}
+	}
+	b.progress("building the initrd")
+	if err := b.makeBoot(ctx); err != nil {
+		return err
+	}
+	b.progress("building the disk")
+	if err := b.makeTree(ctx); err != nil {
+		return err
+	}
+	if err := b.makeDisk(ctx); err != nil {
+		return err
+	}
+	return b.writeManifest(set, fetched)
+}
+
+func (b *builder) unpackAll(ctx context.Context, set packageSet) error {
+	for _, p := range set.kernel {
+		keep := func(name string) bool {
+			return strings.Contains(name, "/modules/") || strings.HasPrefix(name, "boot/vmlinuz")
+		}
+		if err := b.unpack(ctx, p, b.path(pkgsDir), keep); err != nil {
+			return err
+		}
+	}
+	noDocs := func(name string) bool { return !strings.HasPrefix(name, "usr/share/") }
+	for _, p := range set.guest {
+		if err := b.unpack(ctx, p, b.path(pkgsDir), noDocs); err != nil {
+			return err
+		}
+	}
+	for _, p := range set.tools {
+		if err := b.unpack(ctx, p, b.path(toolDir), noDocs); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// makeBoot writes kernel and initrd into out, the kernel for BIOS boot beside it, and the modules that are loaded later into the tree.
+func (b *builder) makeBoot(ctx context.Context) error {
+	kernel, err := filepath.Glob(b.path(pkgsDir, "boot", "vmlinuz-*"))
+	if err != nil || len(kernel) != 1 {
+		return fmt.Errorf("the kernel package holds %d kernels, not one", len(kernel))
+	}
+	bzImage, err := os.ReadFile(kernel[0])
+	if err != nil {
+		return err
+	}
+	if err := os.Rename(kernel[0], b.path(bootKernel)); err != nil {
+		return err
+	}
+	if err := os.WriteFile(b.path(outDir, kernelName), directKernel(bzImage), 0o644); err != nil {
+		return err
+	}
+	busybox, err := b.busybox()
+	if err != nil {
+		return err
+	}
+	modules, err := findModules(b.path(pkgsDir))
+	if err != nil {
+		return err
+	}
+	modules.unpack = func(ctx context.Context, file string) ([]byte, error) {
+		return command{path: busybox, args: []string{"xzcat", file}}.run(ctx)
+	}
+	loaded := make(map[string]bool)
+	for _, set := range moduleSets {
+		list, err := modules.order(ctx, set, loaded)
+		if err != nil {
+			return err
+		}
+		if set.name == diskSet {
+			err = b.writeInitrd(busybox, list)
+		} else {
+			err = b.addModules(set.name, list)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *builder) busybox() (string, error) { return findFile(b.path(pkgsDir), "bin/busybox") }
+
+// writeInitrd makes the smallest one that can reach the disk: a shell, the disk's drivers, and root/initrd/init.
+func (b *builder) writeInitrd(busybox string, modules []module) error {
+	shell, err := os.ReadFile(busybox)
+	if err != nil {
+		return err
+	}
+	var archive bytes.Buffer
+	c := cpioWriter{w: &archive}
+	for _, dir := range []string{"bin", "dev", "modules", "root"} {
+		c.dir(dir, 0o755)
+	}
+	c.char("dev/console", 0o600, 5, 1)
+	c.file("bin/busybox", 0o755, shell)
+	for _, applet := range []string{"sh", "insmod", "mount", "switch_root", "poweroff"} {
+		c.link("bin/"+applet, "busybox")
+	}
+	var order strings.Builder
+	for _, m := range modules {
+		c.file("modules/"+m.name+".ko", 0o644, m.data)
+		fmt.Fprintf(&order, "%s.ko\n", m.name)
+	}
+	c.file("modules/order", 0o644, []byte(order.String()))
+	c.file("init", 0o755, guestFile("root/initrd/init"))
+	if err := c.close(); err != nil {
+		return err
+	}
+	return os.WriteFile(b.path(outDir, initrdName), archive.Bytes(), 0o644)
+}
+
+func (b *builder) addModules(set string, modules []module) error {
+	dir := b.path(treeDir, "lib", "modules")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	var order strings.Builder
+	for _, m := range modules {
+		if err := os.WriteFile(filepath.Join(dir, m.name+".ko"), m.data, 0o644); err != nil {
+			return err
+		}
+		fmt.Fprintf(&order, "%s.ko\n", m.name)
+	}
+	return os.WriteFile(filepath.Join(dir, set+".order"), []byte(order.String()), 0o644)
+}
