@@ -1,0 +1,116 @@
+package castra
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"path/filepath"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"castra.example/castra/castra/event"
+	"castra.example/castra/castra/internal/bootstrap"
+	"castra.example/castra/castra/internal/workspace"
+)
+
+// bootstrapAll runs the bootstrap of every VM that is due, all at once, and
+// tells how many ran. All faults are joined.
+func (u *upRun) bootstrapAll(ctx context.Context) (int, error) {
+	var ran atomic.Int64
+	err := parallel(u.names, func(vm string) error {
+		did, err := u.bootstrap(ctx, u.plans[vm])
+		if did {
+			ran.Add(1)
+		}
+		return err
+	})
+	return int(ran.Load()), err
+}
+
+// bootstrap runs one VM's bootstrap if it is due, and records how it ended.
+func (u *upRun) bootstrap(ctx context.Context, p vmPlan) (bool, error) {
+	plan := u.bootstrapPlan(p)
+	r, _ := u.session.get(p.Name)
+	digest, err := plan.Digest()
+	if err != nil {
+		return false, &VMError{Op: "up", VM: p.Name, Phase: "bootstrap", Err: err}
+	}
+	due, reason := bootstrapDue(plan, digest, r.Bootstrap)
+	action := "skip"
+	if due {
+		action = "run"
+	}
+	u.events.Emit(event.BootstrapPlanned{VM: p.Name, Mode: plan.Mode, Action: action, Reason: reason, Script: plan.Script})
+	if !due {
+		return false, nil
+	}
+	if err := u.ws.MakeDir(filepath.Dir(plan.LogPath)); err != nil {
+		return false, &VMError{Op: "up", VM: p.Name, Phase: "bootstrap", Err: err}
+	}
+	to, err := login(r)
+	if err != nil {
+		return false, &VMError{Op: "up", VM: p.Name, Phase: "bootstrap", Err: err}
+	}
+	// Recorded as failed until it is known to have ended well: a killed up must not pass for a success.
+	r.Bootstrap = workspace.Bootstrap{Digest: digest, Outcome: "failed", Error: "it did not end", Log: plan.LogPath}
+	if err := u.session.put(r); err != nil {
+		return false, err
+	}
+	result, err := bootstrap.Run(ctx, plan, to, u.events.Emit)
+	r.Bootstrap = workspace.Bootstrap{Digest: digest, Outcome: result.Outcome, Log: plan.LogPath, Ended: time.Now().UTC()}
+	if err != nil {
+		r.Bootstrap.Outcome, r.Bootstrap.Step, r.Bootstrap.Error = "failed", failedStep(err), err.Error()
+		err = &VMError{Op: "up", VM: p.Name, Phase: "bootstrap", Err: err, Next: "mage exec " + p.Name + " to look at it; mage up runs the bootstrap again"}
+	}
+	if putErr := u.session.put(r); err == nil {
+		err = putErr
+	}
+	return true, err
+}
+
+// bootstrapDue decides by mode, and by what ran before in this run of the VM.
+func bootstrapDue(p bootstrap.Plan, digest string, last workspace.Bootstrap) (bool, string) {
+	done := slices.Contains([]string{"applied", "noop"}, last.Outcome)
+	switch {
+	case p.Script == "" && p.VerifyCommand == "" && p.VerifyPath == "":
+		return false, "nothing to run"
+	case p.Mode == "skip":
+		return false, "mode skip"
+	case p.Mode == "always":
+		return true, "mode always"
+	case last.Outcome == "failed":
+		return true, "the last run failed"
+	case done && last.Digest == digest:
+		return false, "done already"
+	case done:
+		return true, "script, payload, env or verification changed"
+	default:
+		return true, "fresh overlay"
+	}
+}
+
+func (u *upRun) bootstrapPlan(p vmPlan) bootstrap.Plan {
+	b := p.Bootstrap
+	return bootstrap.Plan{
+		VM: p.Name, Run: runID(), Mode: u.modes[p.Name], Script: b.Script, Payload: b.Payload, RemoteDir: b.RemoteDir, Env: b.Env,
+		VerifyCommand: b.VerifyCommand, VerifyPath: b.VerifyPath,
+		HandshakeTimeout: waitLimit(p), LogPath: u.ws.BootstrapLog(p.Name, time.Now()),
+	}
+}
+
+// runID tells one bootstrap run from all others.
+func runID() string {
+	b := make([]byte, 6)
+	_, _ = rand.Read(b) // never fails (Go 1.24)
+	return hex.EncodeToString(b)
+}
+
+func failedStep(err error) string {
+	var step *bootstrap.StepError
+	if errors.As(err, &step) {
+		return step.Step
+	}
+	return ""
+}

@@ -1,0 +1,177 @@
+package castra
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"castra.example/castra/castra/event"
+	"castra.example/castra/castra/internal/host"
+	"castra.example/castra/castra/internal/qemu"
+	"castra.example/castra/castra/internal/report"
+	"castra.example/castra/castra/internal/workspace"
+)
+
+// Down ends all VMs of the workspace at once, each by the power button, then
+// SIGTERM, then SIGKILL, and discards their overlays. It works from the record
+// of what was started, so VMs that castra.toml no longer names go too. When
+// nothing runs it cleans up what a crash left, and succeeds.
+func (p *Project) Down(ctx context.Context) error {
+	ws, err := p.workspace()
+	if err != nil {
+		return err
+	}
+	if ws == nil {
+		p.say(event.Summary{Command: "down", Text: "nothing runs"})
+		return nil
+	}
+	c, err := p.begin(ctx, ws, "down")
+	if err != nil {
+		return err
+	}
+	defer c.end()
+	summary, err := c.down(ctx)
+	return c.finish(summary, err)
+}
+
+func (c *command) down(ctx context.Context) (string, error) {
+	vms, err := c.traces()
+	if err != nil {
+		return "", err
+	}
+	var freed, stopped atomic.Int64
+	err = parallel(vms, func(vm string) error {
+		done, err := c.takeDown(ctx, vm, c.ladder(), "down")
+		freed.Add(done.freed)
+		if done.changed {
+			stopped.Add(1)
+		}
+		return err
+	})
+	if err != nil {
+		return "", err
+	}
+	if stopped.Load() == 0 && freed.Load() == 0 {
+		return "nothing ran", nil
+	}
+	return fmt.Sprintf("%s stopped, %s given back", count(int(stopped.Load()), "VM"), report.Bytes(freed.Load())), nil
+}
+
+// ladder is castra.toml's, or that on record where castra.toml is gone.
+func (c *command) ladder() qemu.Ladder {
+	if c.config != nil {
+		l := c.config.Lifecycle
+		return qemu.Ladder{Graceful: l.Graceful, Terminate: l.Terminate, Kill: l.Kill}
+	}
+	return qemu.Ladder(c.session.data.Waits)
+}
+
+// traces names every VM that is on record or has a pidfile.
+func (c *command) traces() ([]string, error) {
+	entries, err := os.ReadDir(c.ws.Root)
+	if err != nil {
+		return nil, err
+	}
+	vms := c.session.names()
+	for _, e := range entries {
+		if vm, ok := strings.CutSuffix(e.Name(), filepath.Ext(c.ws.Pidfile("x"))); ok && !slices.Contains(vms, vm) {
+			vms = append(vms, vm)
+		}
+	}
+	return vms, nil
+}
+
+// ended is what taking a VM down did.
+type ended struct {
+	changed bool  // it ran before
+	freed   int64 // bytes
+}
+
+// takeDown ends one VM if it runs, and removes what it leaves. Its record goes
+// last: what was not removed is found again by the next command.
+func (c *command) takeDown(ctx context.Context, vm string, l qemu.Ladder, reason string) (ended, error) {
+	began := time.Now()
+	r, _ := c.session.get(vm)
+	if pid, err := qemu.Holder(c.ws.Pidfile(vm)); err == nil && pid != 0 {
+		c.events.Emit(event.ShutdownRequested{VM: vm, Reason: reason})
+	}
+	outcome, err := qemu.Stop(ctx, target(c.ws.Layout, vm, r), l, c.events.Emit)
+	if err != nil {
+		return ended{}, &VMError{Op: c.name, VM: vm, Phase: "shutdown", Err: err, Next: "mage down tries again"}
+	}
+	done := ended{changed: outcome != qemu.NotRunning}
+	why := "orphan"
+	if done.changed {
+		why = "shutdown"
+	}
+	c.events.Emit(event.Stopped{VM: vm, Outcome: outcome, TotalMS: time.Since(began).Milliseconds(), Changed: done.changed})
+	if done.freed, err = c.reclaim(vm, r, why); err != nil {
+		return done, &VMError{Op: c.name, VM: vm, Phase: "clean up", Err: err}
+	}
+	return done, nil
+}
+
+// reclaim removes what a VM that does not run has left: overlay, seed, socket,
+// pidfile, record. It tells the bytes given back.
+func (c *command) reclaim(vm string, r workspace.VM, why string) (int64, error) {
+	freed, err := c.discardOverlay(vm, r, why)
+	err = errors.Join(err, c.ws.RemoveOwn(c.ws.Seed(vm)), removeSocket(c.ws, vm))
+	if gone, pidErr := qemu.RemovePidfile(c.ws.Pidfile(vm)); pidErr != nil || !gone {
+		err = errors.Join(err, fmt.Errorf("pidfile %s is left", c.ws.Pidfile(vm)), pidErr)
+	}
+	if err != nil {
+		return freed, err
+	}
+	return freed, c.session.drop(vm)
+}
+
+// discardOverlay removes the overlay on record. When a command was killed
+// before it came to record which file it made, only one in Castra's own
+// directory, or an empty one, is taken for it.
+func (c *command) discardOverlay(vm string, r workspace.VM, why string) (int64, error) {
+	path, id := r.Overlay.Path, r.Overlay.ID
+	if path == "" {
+		path = c.ws.Overlay(c.ws.ID, vm)
+	}
+	there, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	if id == (host.FileID{}) {
+		if filepath.Dir(path) != c.ws.Overlays() && there.Size() > 0 {
+			return 0, fmt.Errorf("overlay %s: Castra was killed before it made that file, so it is left", path)
+		}
+		id = host.IDOfInfo(there)
+	}
+	freed, err := workspace.RemoveMade(path, id)
+	if err == nil {
+		c.events.Emit(event.OverlayDiscarded{VM: vm, Path: path, Bytes: freed, Reason: why})
+	}
+	return freed, err
+}
+
+// removeSocket removes a dead VM's monitor socket, and nothing that is no
+// socket.
+func removeSocket(ws *workspace.Workspace, vm string) error {
+	st, err := os.Lstat(ws.Monitor(vm))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if st.Mode().Type() != fs.ModeSocket {
+		return fmt.Errorf("%s is not a socket of QEMU, so it is left; move it away", ws.Monitor(vm))
+	}
+	return ws.RemoveOwn(ws.Monitor(vm))
+}

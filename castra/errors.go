@@ -1,0 +1,195 @@
+package castra
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"syscall"
+
+	"castra.example/castra/castra/config"
+	"castra.example/castra/castra/internal/bootstrap"
+	"castra.example/castra/castra/internal/guest"
+	"castra.example/castra/castra/internal/image"
+	"castra.example/castra/castra/internal/qemu"
+	"castra.example/castra/castra/internal/workspace"
+)
+
+// Exit statuses of the targets, as sysexits.h names them.
+const (
+	exitUsage       = 64
+	exitConfig      = 65
+	exitNoInput     = 66
+	exitUnavailable = 69
+	exitFailed      = 70
+	exitCantCreate  = 73
+	exitIO          = 74
+	exitBusy        = 75
+	exitPermission  = 77
+)
+
+// VMError is a failure of one VM.
+type VMError struct {
+	Op    string // the verb: up, down, exec
+	VM    string
+	Phase string // how far it got: overlay, launch, boot, bootstrap, …; may be empty
+	Err   error
+	// QEMU and Serial are the last lines of what QEMU and the guest printed,
+	// where they bear on the failure.
+	QEMU, Serial []string
+	Next         string // what to do, besides what Err advises
+}
+
+func (e *VMError) Error() string {
+	where := e.Op + " " + e.VM
+	if e.Phase != "" {
+		where += ": " + e.Phase
+	}
+	return where + ": " + e.Err.Error()
+}
+
+func (e *VMError) Unwrap() error { return e.Err }
+
+// Hint says what to do next.
+func (e *VMError) Hint() string {
+	inner := hint(e.Err)
+	if inner == "" || e.Next == "" {
+		return inner + e.Next
+	}
+	return inner + "; " + e.Next
+}
+
+// ChangedError says: a VM runs with other settings than castra.toml now gives it.
+type ChangedError struct {
+	VM string
+	// Differences are sentences such as "cpus: runs with 2, castra.toml says 4".
+	Differences []string
+}
+
+func (e *ChangedError) Error() string {
+	return fmt.Sprintf("VM %s runs with other settings: %s", e.VM, strings.Join(e.Differences, "; "))
+}
+
+// Hint says what to do next.
+func (e *ChangedError) Hint() string { return "mage down, then mage up; or put the settings back" }
+
+// UnknownVMError says: there is no VM of that name.
+type UnknownVMError struct {
+	VM    string
+	Known []string
+}
+
+func (e *UnknownVMError) Error() string {
+	return fmt.Sprintf("VM %q: no such VM; known: %s", e.VM, strings.Join(e.Known, ", "))
+}
+
+// NotRunningError says: the VM is known and does not run.
+type NotRunningError struct{ VM string }
+
+func (e *NotRunningError) Error() string { return fmt.Sprintf("VM %s does not run", e.VM) }
+
+// Hint says what to do next.
+func (e *NotRunningError) Hint() string { return "mage up" }
+
+// RunningError says: VMs run, and the verb does not work beside them.
+type RunningError struct{ VMs []string }
+
+func (e *RunningError) Error() string {
+	return fmt.Sprintf("these VMs run: %s", strings.Join(e.VMs, ", "))
+}
+
+// Hint says what to do next.
+func (e *RunningError) Hint() string { return "mage down first, or CASTRA_FORCE=1 to stop them" }
+
+type usageError struct{ text string }
+
+func (e *usageError) Error() string { return e.text }
+
+// hint finds the advice of the outermost error that has any.
+func hint(err error) string {
+	var h interface{ Hint() string }
+	if errors.As(err, &h) {
+		return h.Hint()
+	}
+	return ""
+}
+
+// exitError is what a target returns: mage prints it and asks it for the exit
+// status.
+type exitError struct {
+	err    error
+	status int
+}
+
+// exit dresses the error of a verb for mage; nil stays nil.
+func exit(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &exitError{err, exitStatus(err)}
+}
+
+func (e *exitError) Error() string {
+	return strings.TrimRight(explain(e.err), "\n")
+}
+
+func (e *exitError) Unwrap() error   { return e.err }
+func (e *exitError) ExitStatus() int { return e.status }
+
+// explain puts each of several joined errors on lines of its own, with its
+// advice.
+func explain(err error) string {
+	if many, ok := err.(interface{ Unwrap() []error }); ok {
+		var b strings.Builder
+		for _, one := range many.Unwrap() {
+			b.WriteString(strings.TrimRight(explain(one), "\n") + "\n")
+		}
+		return b.String()
+	}
+	s := err.Error()
+	if h := hint(err); h != "" {
+		s += "\n  next: " + h
+	}
+	return s
+}
+
+// exitStatus is decided by the outermost error that says what kind of failure
+// it is.
+func exitStatus(err error) int {
+	var (
+		exited  *guest.ExitError
+		step    *bootstrap.StepError
+		changed *ChangedError
+	)
+	switch {
+	case errors.As(err, &step):
+		return exitFailed
+	case errors.As(err, &exited):
+		return exited.Status
+	case as[*usageError](err):
+		return exitUsage
+	case as[config.Faults](err), as[*config.Error](err), errors.As(err, &changed), as[*image.FormatError](err):
+		return exitConfig
+	case as[*config.NotFoundError](err), as[*UnknownVMError](err), as[*NotRunningError](err):
+		return exitNoInput
+	case as[*qemu.MissingToolError](err), as[*qemu.AcceleratorError](err), as[*guest.UnreachableError](err):
+		return exitUnavailable
+	case as[*workspace.BusyError](err), as[*RunningError](err):
+		return exitBusy
+	case errors.Is(err, fs.ErrPermission):
+		return exitPermission
+	case as[*workspace.PreflightError](err):
+		return exitCantCreate
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EIO):
+		return exitIO
+	case errors.Is(err, fs.ErrNotExist):
+		return exitNoInput
+	default:
+		return exitFailed
+	}
+}
+
+func as[T error](err error) bool {
+	var target T
+	return errors.As(err, &target)
+}

@@ -1,0 +1,318 @@
+package castra
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"castra.example/castra/castra/event"
+	"castra.example/castra/castra/internal/guest"
+	"castra.example/castra/castra/internal/host"
+	"castra.example/castra/castra/internal/logs"
+	"castra.example/castra/castra/internal/qemu"
+	"castra.example/castra/castra/internal/seed"
+	"castra.example/castra/castra/internal/workspace"
+)
+
+const (
+	// emulationFactor is by how much waits for a guest grow without hardware
+	// acceleration.
+	emulationFactor = 2.5
+	reportEvery     = 5 * time.Second
+	exitGrace       = 500 * time.Millisecond
+	tailLines       = 20
+	loopback        = "127.0.0.1"
+)
+
+// prepare records the intent to start these VMs, reserves their overlays, and
+// records which files those are. Killed at any point, what it leaves is on
+// record as ours.
+func (u *upRun) prepare(ctx context.Context, vms []string) error {
+	if len(vms) == 0 {
+		return nil
+	}
+	if err := u.ws.MakeDir(u.ws.Overlays()); err != nil {
+		return err
+	}
+	var records []workspace.VM
+	for _, vm := range vms {
+		p := u.plans[vm]
+		if err := u.clearOverlay(p); err != nil {
+			return &VMError{Op: "up", VM: vm, Phase: "overlay", Err: err}
+		}
+		var err error
+		if u.hostKeys[vm], err = seed.NewKey(vm); err != nil {
+			return &VMError{Op: "up", VM: vm, Phase: "seed", Err: err}
+		}
+		records = append(records, workspace.VM{
+			Name: vm, Role: p.Role, UUID: p.spec.UUID, BootID: host.BootID(), Accelerator: u.site.accelerator.Name,
+			Launched: time.Now().UTC(), Settings: p.settings,
+			Overlay: workspace.Overlay{Path: p.spec.Overlay, BaseImage: p.base.Path},
+			SSH:     workspace.SSH{User: p.SSH.User, Host: loopback, Identity: p.identity, HostKey: u.hostKeys[vm].Public},
+		})
+	}
+	if err := u.session.put(records...); err != nil {
+		return err
+	}
+	for i := range records {
+		id, err := qemu.ReserveOverlay(records[i].Overlay.Path)
+		if err != nil {
+			return &VMError{Op: "up", VM: records[i].Name, Phase: "overlay", Err: err}
+		}
+		records[i].Overlay.ID = id
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return u.session.put(records...)
+}
+
+// clearOverlay makes sure that nothing stands where the overlay will. A file
+// in Castra's own directory is a leftover; one elsewhere is the user's.
+func (u *upRun) clearOverlay(p vmPlan) error {
+	path := p.spec.Overlay
+	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+		return os.MkdirAll(filepath.Dir(path), 0o700)
+	} else if err != nil {
+		return err
+	}
+	if path == u.ws.Overlay(u.id, p.Name) {
+		return u.ws.RemoveOwn(path)
+	}
+	return &OverlayExistsError{path}
+}
+
+// OverlayExistsError says: a file stands where castra.toml puts an overlay, and it
+// is not known to be Castra's.
+type OverlayExistsError struct{ Path string }
+
+func (e *OverlayExistsError) Error() string {
+	return fmt.Sprintf("%s exists, and Castra did not make it", e.Path)
+}
+
+// Hint says what to do next.
+func (e *OverlayExistsError) Hint() string {
+	return "move the file away, or give another path as overlay"
+}
+
+// launch starts one prepared VM and records what it became.
+func (u *upRun) launch(ctx context.Context, p vmPlan) error {
+	fault := func(phase string, err error) error {
+		return u.fault(p.Name, phase, err)
+	}
+	began := time.Now()
+	if err := qemu.CreateOverlay(ctx, u.site.tools.Img, p.base.Path, p.spec.Overlay); err != nil {
+		return fault("overlay", err)
+	}
+	u.events.Emit(event.OverlayPrepared{VM: p.Name, Path: p.spec.Overlay, BaseImage: p.base.Path, ElapsedMS: time.Since(began).Milliseconds()})
+	r, _ := u.session.get(p.Name)
+	if err := u.writeSeed(p); err != nil {
+		return fault("seed", err)
+	}
+	if err := u.clearRun(p.Name); err != nil {
+		return fault("launch", err)
+	}
+	proc, err := qemu.Start(ctx, p.spec, u.ws.QEMULog(p.Name))
+	if err != nil {
+		return fault("launch", err)
+	}
+	r.PID = proc.PID
+	inForce, err := qemu.Forwards(ctx, target(u.ws.Layout, p.Name, r))
+	if err != nil {
+		return fault("launch", orExit(proc, p.Name, u.ws.QEMULog(p.Name), err))
+	}
+	if err := setForwards(&r, p, inForce); err != nil {
+		return fault("launch", err)
+	}
+	if err := u.session.put(r); err != nil {
+		return fault("launch", err)
+	}
+	u.events.Emit(event.Launched{VM: p.Name, PID: r.PID, Accelerator: r.Accelerator, CPUs: p.CPUs, MemoryMiB: p.MemoryMiB, Forwards: eventForwards(r.Forwards)})
+	return nil
+}
+
+// orExit prefers the end of QEMU as the cause of what failed meanwhile. A
+// QEMU that ends closes its monitor a little before it can be waited for.
+func orExit(proc *qemu.Process, vm, log string, err error) error {
+	select {
+	case <-proc.Exited():
+		return proc.ExitError(vm, log)
+	case <-time.After(exitGrace):
+		return err
+	}
+}
+
+// writeSeed makes the seed for this run of the VM.
+func (u *upRun) writeSeed(p vmPlan) error {
+	key, err := u.authorized(p)
+	if err != nil {
+		return err
+	}
+	s := seed.Seed{
+		InstanceID: fmt.Sprintf("%s-%s-%d", u.id, p.Name, time.Now().UnixNano()),
+		Hostname:   p.Name, User: p.SSH.User, AuthorizedKeys: []string{key.Public}, HostKey: u.hostKeys[p.Name],
+	}
+	return s.Write(p.spec.Seed)
+}
+
+// clearRun removes what an earlier run of the VM may have left in this one's
+// way, and keeps its logs once.
+func (u *upRun) clearRun(vm string) error {
+	if gone, err := qemu.RemovePidfile(u.ws.Pidfile(vm)); err != nil || !gone {
+		return errors.Join(fmt.Errorf("pidfile %s is held by another process", u.ws.Pidfile(vm)), err)
+	}
+	if err := removeSocket(u.ws, vm); err != nil {
+		return err
+	}
+	for _, log := range []string{u.ws.QEMULog(vm), u.ws.SerialLog(vm)} {
+		if err := os.Rename(log, log+".1"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	// Made here, since QEMU would make it with the modes of the umask.
+	serial, err := os.OpenFile(u.ws.SerialLog(vm), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	return serial.Close()
+}
+
+// setForwards takes the rules in force into the record, and finds the port
+// that leads to the guest's SSH.
+func setForwards(r *workspace.VM, p vmPlan, inForce []qemu.Forward) error {
+	r.Forwards = nil
+	for _, f := range inForce {
+		r.Forwards = append(r.Forwards, workspace.Forward(f))
+		if f.Protocol == "tcp" && f.GuestPort == p.SSH.Port && r.SSH.Port == 0 {
+			r.SSH.Port = f.HostPort
+			if ip := net.ParseIP(f.HostIP); ip != nil && !ip.IsUnspecified() {
+				r.SSH.Host = f.HostIP
+			}
+		}
+	}
+	if r.SSH.Port == 0 {
+		return fmt.Errorf("QEMU has no forward to the guest's SSH port %d", p.SSH.Port)
+	}
+	return nil
+}
+
+func eventForwards(fs []workspace.Forward) []event.Forward {
+	var out []event.Forward
+	for _, f := range fs {
+		out = append(out, event.Forward(f))
+	}
+	return out
+}
+
+// awaitReady waits until the guest lets us in and runs a command, or its QEMU
+// ends, or the time is over.
+func (u *upRun) awaitReady(ctx context.Context, p vmPlan) error {
+	r, _ := u.session.get(p.Name)
+	if r.SSH.Port == 0 { // a killed up launched it and did not come to record the ports
+		inForce, err := qemu.Forwards(ctx, target(u.ws.Layout, p.Name, r))
+		if err == nil {
+			err = setForwards(&r, p, inForce)
+		}
+		if err != nil {
+			return u.fault(p.Name, "boot", err)
+		}
+	}
+	login, err := login(r)
+	if err != nil {
+		return u.fault(p.Name, "boot", err)
+	}
+	limit := waitLimit(p)
+	limited, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	limited, stop := context.WithCancelCause(limited)
+	defer stop(nil)
+	go watch(limited, u, p.Name, r, limit, stop)
+	client, err := guest.Wait(limited, login, nil)
+	if err != nil {
+		if ended := context.Cause(limited); errors.As(ended, new(*qemu.ExitedError)) {
+			err = ended
+		}
+		return u.fault(p.Name, fmt.Sprintf("boot: no SSH after %s", time.Since(r.Launched).Round(100*time.Millisecond)), err)
+	}
+	client.Close()
+	r.Ready = time.Now().UTC()
+	if err := u.session.put(r); err != nil {
+		return u.fault(p.Name, "boot", err)
+	}
+	u.events.Emit(event.Ready{VM: p.Name, User: r.SSH.User, Host: r.SSH.Host, Port: r.SSH.Port, ElapsedMS: r.Ready.Sub(r.Launched).Milliseconds()})
+	return nil
+}
+
+// watch tells every few seconds what is waited for, and ends the wait when
+// QEMU has ended.
+func watch(ctx context.Context, u *upRun, vm string, r workspace.VM, limit time.Duration, stop context.CancelCauseFunc) {
+	ended := make(chan struct{})
+	if proc, err := host.OpenProcess(r.PID); err == nil {
+		go func() {
+			defer proc.Release()
+			if proc.WaitExit(ctx) == nil {
+				close(ended)
+			}
+		}()
+	}
+	began := time.Now()
+	tick := time.NewTicker(reportEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ended:
+			stop(&qemu.ExitedError{Name: vm, Err: errors.New("while the guest booted"), Log: u.ws.QEMULog(vm)})
+			return
+		case <-tick.C:
+			u.events.Emit(event.Waiting{VM: vm, For: "SSH", ElapsedMS: time.Since(began).Milliseconds(), LimitMS: limit.Milliseconds()})
+		}
+	}
+}
+
+// waitLimit is how long a guest may take to let us in.
+func waitLimit(p vmPlan) time.Duration {
+	if p.spec.Accelerator.Emulated() {
+		return time.Duration(float64(p.Bootstrap.HandshakeTimeout) * emulationFactor)
+	}
+	return p.Bootstrap.HandshakeTimeout
+}
+
+// login is how the record says to reach the VM.
+func login(r workspace.VM) (guest.Login, error) {
+	key, err := os.ReadFile(r.SSH.Identity)
+	if err != nil {
+		return guest.Login{}, err
+	}
+	return guest.Login{
+		Addr: net.JoinHostPort(r.SSH.Host, strconv.Itoa(r.SSH.Port)), User: r.SSH.User,
+		PrivateKey: key, HostKey: r.SSH.HostKey,
+	}, nil
+}
+
+// fault is a VMError with what QEMU and the guest printed last.
+func (u *upRun) fault(vm, phase string, err error) error {
+	e := &VMError{Op: "up", VM: vm, Phase: phase, Err: err, Next: "read " + u.ws.QEMULog(vm) + " and " + u.ws.SerialLog(vm)}
+	if errors.Is(err, context.Canceled) {
+		return e
+	}
+	e.QEMU, _ = logs.Tail(u.ws.QEMULog(vm), tailLines)
+	e.Serial, _ = logs.Tail(u.ws.SerialLog(vm), tailLines)
+	for _, part := range []struct {
+		name  string
+		lines []string
+	}{{"QEMU", e.QEMU}, {"the serial port", e.Serial}} {
+		if len(part.lines) > 0 {
+			u.events.Emit(event.Message{VM: vm, Level: "error", Text: part.name + " said last:\n" + strings.Join(part.lines, "\n")})
+		}
+	}
+	return e
+}

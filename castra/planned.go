@@ -1,0 +1,76 @@
+package castra
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+
+	"castra.example/castra/castra/internal/guest"
+)
+
+// ProjectPlan is what Up would do. Its JSON form is that of `mage plan -json`.
+type ProjectPlan struct {
+	Workspace   string   `json:"workspace"`
+	Root        string   `json:"root"`
+	Accelerator string   `json:"accelerator"`
+	VMs         []VMPlan `json:"vms"`
+}
+
+// VMPlan is one VM's part of a ProjectPlan.
+type VMPlan struct {
+	Name      string   `json:"name"`
+	BaseImage string   `json:"base_image"`
+	Overlay   string   `json:"overlay"`
+	Seed      string   `json:"seed"`
+	Dir       string   `json:"dir"`     // where QEMU runs
+	Command   []string `json:"command"` // QEMU's command line
+	Bootstrap string   `json:"bootstrap"`
+}
+
+// Plan tells what Up would do, and touches nothing. An image that Up would
+// have to make first has an empty path.
+func (p *Project) Plan(ctx context.Context) (*ProjectPlan, error) {
+	s, err := p.site(ctx, p.config.VMs, nil)
+	if err != nil {
+		return nil, err
+	}
+	plan := &ProjectPlan{Workspace: p.id, Root: p.root, Accelerator: s.accelerator.Name, VMs: []VMPlan{}}
+	for _, vm := range p.config.VMs {
+		v := planVM(s, vm)
+		script := v.Bootstrap.Script
+		if script == "" {
+			script = "no script"
+		}
+		plan.VMs = append(plan.VMs, VMPlan{
+			Name: v.Name, BaseImage: v.base.Path, Overlay: v.spec.Overlay, Seed: v.spec.Seed, Dir: v.spec.Dir,
+			Command:   append([]string{v.spec.Binary}, v.spec.Args()...),
+			Bootstrap: fmt.Sprintf("%s: %s", v.Bootstrap.Mode, script),
+		})
+	}
+	return plan, nil
+}
+
+// write prints the plan for people; the command line can be pasted into a
+// shell.
+func (p *ProjectPlan) write(w io.Writer) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "workspace %s\n", p.Root)
+	for _, vm := range p.VMs {
+		image := vm.BaseImage
+		if image == "" {
+			image = "(made first)"
+		}
+		fmt.Fprintf(&b, "\n%s\n  base image  %s\n  overlay     %s\n  seed        %s\n  bootstrap   %s\n  command     cd %s && %s",
+			vm.Name, image, vm.Overlay, vm.Seed, vm.Bootstrap, guest.Quote(vm.Dir), guest.Quote(vm.Command[0]))
+		for i, arg := range vm.Command[1:] {
+			if strings.HasPrefix(arg, "-") && i > 0 {
+				b.WriteString(" \\\n   ")
+			}
+			b.WriteString(" " + guest.Quote(arg))
+		}
+		b.WriteByte('\n')
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}

@@ -1,0 +1,123 @@
+package castra
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strconv"
+
+	"castra.example/castra/castra/config"
+	"castra.example/castra/castra/internal/host"
+	"castra.example/castra/castra/internal/report"
+)
+
+// diskPerVM is the least free space in bytes that a VM's overlay and logs may
+// start with.
+const diskPerVM = 256 << 20
+
+// PortError says: the host port of a forward is held by another process.
+type PortError struct {
+	VM      string
+	Forward Forward
+	File    string
+	Line    int
+	Owner   string
+	Err     error
+}
+
+func (e *PortError) Error() string {
+	return fmt.Sprintf("VM %s: forward %s:%d: the port is held by %s (%s:%d)", e.VM, e.Forward.HostIP, e.Forward.HostPort, orUnknown(e.Owner), e.File, e.Line)
+}
+func (e *PortError) Unwrap() error { return e.Err }
+
+// Hint says what to do next.
+func (e *PortError) Hint() string {
+	return "end that process, or leave out host to let the kernel choose a free port"
+}
+
+// RoomError says: there is too little memory or disk for the VMs to start.
+type RoomError struct {
+	What       string
+	Need, Have uint64 // bytes
+}
+
+func (e *RoomError) Error() string {
+	return fmt.Sprintf("%s: %s needed, %s free", e.What, report.Bytes(int64(e.Need)), report.Bytes(int64(e.Have)))
+}
+
+// Hint says what to do next.
+func (e *RoomError) Hint() string {
+	return "make room, start fewer VMs, or set CASTRA_FORCE=1 to go on all the same"
+}
+
+// preflight looks for what would make these VMs fail, before any is started.
+// All faults are joined.
+func (u *upRun) preflight(missing []string) error {
+	if len(missing) == 0 {
+		return nil
+	}
+	var faults []error
+	var memory uint64
+	for _, vm := range missing {
+		p := u.plans[vm]
+		memory += uint64(p.MemoryMiB) << 20
+		for _, f := range p.Forwards {
+			faults = append(faults, u.checkPort(vm, f))
+		}
+	}
+	faults = append(faults, u.checkRoom(memory, uint64(len(missing))*diskPerVM)...)
+	if err := workspaceKey(u.ws); err != nil {
+		faults = append(faults, err)
+	}
+	return errors.Join(faults...)
+}
+
+func (u *upRun) checkPort(vm string, f config.Forward) error {
+	if f.HostPort == 0 {
+		return nil
+	}
+	err := bindable(f.Protocol, f.HostIP, f.HostPort)
+	if err == nil {
+		return nil
+	}
+	return &PortError{vm, Forward{f.HostIP, f.HostPort, f.GuestPort, f.Protocol}, u.config.File, f.Line, host.PortOwner(f.Protocol, f.HostPort), err}
+}
+
+// checkRoom compares with what is free; with Force, too little is a warning.
+// What cannot be told is not held against anyone.
+func (u *upRun) checkRoom(memory, disk uint64) []error {
+	var faults []error
+	check := func(what string, need, have uint64, err error) {
+		if err != nil || need <= have {
+			return
+		}
+		room := &RoomError{what, need, have}
+		if u.options.Force {
+			u.warn("", room.Error(), "")
+			return
+		}
+		faults = append(faults, room)
+	}
+	free, err := host.AvailableMemory()
+	check("memory", memory, free, err)
+	free, err = host.FreeDisk(u.ws.Root)
+	check("disk of "+u.ws.Root, disk, free, err)
+	return faults
+}
+
+// bindable tries the port; nil means that it can be listened on now.
+func bindable(protocol, ip string, port int) error {
+	addr := net.JoinHostPort(ip, strconv.Itoa(port))
+	var c io.Closer
+	var err error
+	if protocol == "udp" {
+		c, err = net.ListenPacket("udp", addr)
+	} else {
+		c, err = net.Listen("tcp", addr)
+	}
+	if err != nil {
+		return err
+	}
+	return c.Close()
+}

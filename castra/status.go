@@ -1,0 +1,230 @@
+package castra
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"castra.example/castra/castra/internal/host"
+	"castra.example/castra/castra/internal/qemu"
+	"castra.example/castra/castra/internal/report"
+	"castra.example/castra/castra/internal/workspace"
+)
+
+// ProjectStatus is what can be seen of a project's VMs. Its JSON form is that of
+// `mage status -json`.
+type ProjectStatus struct {
+	Workspace string     `json:"workspace"`
+	Root      string     `json:"root"`
+	Project   string     `json:"project,omitempty"`
+	Config    string     `json:"config,omitempty"`
+	VMs       []VMStatus `json:"vms"`
+}
+
+// VMStatus is one VM. State is one of:
+//
+//	stopped         it does not run
+//	crashed         it ran, nobody took it down, and it is gone
+//	booting         it runs and has not let us in yet
+//	running         it runs and has let us in
+//	paused, io-error, …   QEMU runs and its guest does not, in QEMU's own word
+//	not responding  the process lives and does not answer on its monitor
+type VMStatus struct {
+	Name        string    `json:"name"`
+	Role        string    `json:"role"`
+	State       string    `json:"state"`
+	PID         int       `json:"pid,omitempty"`
+	Launched    time.Time `json:"launched,omitzero"`
+	UptimeSecs  int64     `json:"uptime_secs,omitempty"`
+	Accelerator string    `json:"accelerator,omitempty"`
+	SSH         string    `json:"ssh,omitempty"` // user@host:port
+	Forwards    []Forward `json:"forwards"`
+	Bootstrap   string    `json:"bootstrap,omitempty"` // applied, noop, failed; empty when none ran
+	Problem     string    `json:"problem,omitempty"`
+}
+
+// Forward is one rule that leads from a port of the host to one of the guest.
+type Forward struct {
+	HostIP    string `json:"host_ip"`
+	HostPort  int    `json:"host_port"`
+	GuestPort int    `json:"guest_port"`
+	Protocol  string `json:"protocol"`
+}
+
+func (f Forward) String() string {
+	return fmt.Sprintf("%s:%d->%d/%s", f.HostIP, f.HostPort, f.GuestPort, f.Protocol)
+}
+
+// Status looks at every VM of castra.toml and every VM on record. It takes no
+// lock and writes nothing.
+func (p *Project) Status(ctx context.Context) (*ProjectStatus, error) {
+	s := &ProjectStatus{Workspace: p.id, Root: p.root}
+	if p.config != nil {
+		s.Project, s.Config = p.config.Name, p.config.File
+	}
+	records, err := p.records()
+	if err != nil {
+		return nil, err
+	}
+	names := p.known(records)
+	s.VMs = make([]VMStatus, len(names))
+	var wg sync.WaitGroup
+	for i, vm := range names {
+		wg.Go(func() { s.VMs[i] = p.vmStatus(ctx, vm, records[vm]) })
+	}
+	wg.Wait()
+	return s, nil
+}
+
+// records are what the workspace tells of its VMs; empty where there is no
+// workspace.
+func (p *Project) records() (map[string]workspace.VM, error) {
+	ws, err := p.workspace()
+	if err != nil || ws == nil {
+		return nil, err
+	}
+	session, err := ws.LoadSession()
+	if err != nil {
+		return nil, err
+	}
+	return session.VMs, nil
+}
+
+// known names the VMs of castra.toml, then those only on record.
+func (p *Project) known(records map[string]workspace.VM) []string {
+	var names []string
+	if p.config != nil {
+		names = vmNames(p.config.VMs)
+	}
+	var others []string
+	for vm := range records {
+		if !slices.Contains(names, vm) {
+			others = append(others, vm)
+		}
+	}
+	slices.Sort(others)
+	return append(names, others...)
+}
+
+func (p *Project) vmStatus(ctx context.Context, vm string, r workspace.VM) VMStatus {
+	s := VMStatus{Name: vm, Role: r.Role, State: "stopped", Forwards: []Forward{}, Bootstrap: r.Bootstrap.Outcome}
+	configured := p.config == nil
+	if p.config != nil {
+		for _, c := range p.config.VMs {
+			if c.Name == vm {
+				s.Role, configured = c.Role, true
+			}
+		}
+	}
+	state := qemu.Inspect(ctx, target(p.layout(), vm, r))
+	if !state.Alive() {
+		if r.PID != 0 && r.BootID == host.BootID() {
+			s.State, s.Problem = "crashed", "QEMU ended by itself: mage logs are in "+p.layout().QEMULog(vm)
+		}
+		return s
+	}
+	s.PID, s.Accelerator, s.Launched = state.PID, r.Accelerator, r.Launched
+	if !r.Launched.IsZero() {
+		s.UptimeSecs = int64(time.Since(r.Launched).Seconds())
+	}
+	if r.SSH.Port != 0 {
+		s.SSH = fmt.Sprintf("%s@%s:%d", r.SSH.User, r.SSH.Host, r.SSH.Port)
+	}
+	for _, f := range r.Forwards {
+		s.Forwards = append(s.Forwards, Forward(f))
+	}
+	s.State = stateWord(state, r)
+	s.Problem = problem(state, r, configured)
+	return s
+}
+
+func stateWord(state qemu.State, r workspace.VM) string {
+	switch {
+	case state.Status == "":
+		return "not responding"
+	case state.Status != "running":
+		return state.Status
+	case r.Ready.IsZero():
+		return "booting"
+	default:
+		return "running"
+	}
+}
+
+func problem(state qemu.State, r workspace.VM, configured bool) string {
+	switch {
+	case state.Err != nil:
+		return state.Err.Error()
+	case !state.Tracked:
+		return "its pidfile is gone; mage down finds it by its monitor"
+	case r.Name == "":
+		return "it runs without a record; mage down ends it"
+	case !configured:
+		return "castra.toml does not name it any more; mage down ends it"
+	case state.Status == "io-error":
+		return "the guest is paused since its disk could not be written: make room, then mage down"
+	case r.Bootstrap.Outcome == "failed":
+		return strings.TrimSpace("bootstrap failed: " + r.Bootstrap.Error)
+	default:
+		return ""
+	}
+}
+
+// rows is the table that `mage status` prints.
+func (s *ProjectStatus) rows() (header []string, rows [][]string) {
+	header = []string{"vm", "state", "pid", "up", "accel", "ssh", "forwards", "bootstrap"}
+	for _, vm := range s.VMs {
+		pid, up := "", ""
+		if vm.PID != 0 {
+			pid = fmt.Sprint(vm.PID)
+			up = (time.Duration(vm.UptimeSecs) * time.Second).String()
+		}
+		var others []string
+		for _, f := range vm.Forwards {
+			if !strings.HasSuffix(vm.SSH, fmt.Sprintf(":%d", f.HostPort)) {
+				others = append(others, f.String())
+			}
+		}
+		rows = append(rows, []string{vm.Name, vm.State, pid, up, vm.Accelerator, vm.SSH, strings.Join(others, " "), vm.Bootstrap})
+	}
+	return header, rows
+}
+
+// String names the project for the line above the table.
+func (s *ProjectStatus) String() string {
+	name := s.Project
+	if name == "" {
+		name = s.Workspace
+	}
+	return fmt.Sprintf("%s (%s)", name, shortHome(s.Root))
+}
+
+// shortHome writes the home directory as ~.
+func shortHome(path string) string {
+	if home, err := os.UserHomeDir(); err == nil && home != "" {
+		if rest, ok := strings.CutPrefix(path, home+string(os.PathSeparator)); ok {
+			return "~/" + rest
+		}
+	}
+	return path
+}
+
+// write prints the status for people.
+func (s *ProjectStatus) write(w io.Writer) error {
+	fmt.Fprintln(w, s)
+	header, rows := s.rows()
+	if err := report.Table(w, header, rows); err != nil {
+		return err
+	}
+	for _, vm := range s.VMs {
+		if vm.Problem != "" {
+			fmt.Fprintf(w, "%s: %s\n", vm.Name, report.Sanitize(vm.Problem))
+		}
+	}
+	return nil
+}
