@@ -1,0 +1,85 @@
+//go:build mage
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"github.com/magefile/mage/mg"
+	"github.com/magefile/mage/sh"
+
+	"castra.example/castra/castra"
+	"castra.example/castra/mage/demo"
+	"castra.example/castra/mage/setup"
+
+	//mage:import
+	_ "castra.example/castra/castra"
+	//mage:import bench
+	_ "castra.example/castra/mage/bench"
+	//mage:import guest
+	_ "castra.example/castra/mage/guest"
+)
+
+// linter is run as a program of its own: in go.mod its hundreds of modules
+// would become those of every project that imports castra.
+const linter = "github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0"
+
+// Demo boots two VMs, bootstraps them and fetches their page.
+// It installs QEMU where it is missing and builds the small guest on first
+// use. The VMs stay up: demoDown ends them.
+func Demo(ctx context.Context) error {
+	if err := setup.Ensure(ctx, os.Stderr, setup.QEMU...); err != nil {
+		return err
+	}
+	os.Setenv("CASTRA_CONFIG", demo.Config)
+	mg.CtxDeps(ctx, castra.Up)
+	p, err := castra.Open(castra.Options{Config: demo.Config, Home: os.Getenv("CASTRA_HOME")})
+	if err != nil {
+		return err
+	}
+	if err := demo.Show(ctx, p); err != nil {
+		return err
+	}
+	if err := castra.Status(ctx, nil); err != nil {
+		return err
+	}
+	fmt.Println()
+	return castra.Ports(ctx, nil, nil)
+}
+
+// DemoDown ends the demo's VMs.
+func DemoDown(ctx context.Context) error {
+	os.Setenv("CASTRA_CONFIG", demo.Config)
+	return castra.Down(ctx)
+}
+
+// Test sets up what the tests need and runs them all, real QEMU included.
+// CASTRA_TEST_REQUIRE_QEMU=1, which it sets, turns skipped guests into failures.
+func Test(ctx context.Context) error {
+	if err := setup.Ensure(ctx, os.Stderr, append(setup.Compiler, setup.QEMU...)...); err != nil {
+		return err
+	}
+	env := map[string]string{"CASTRA_TEST_REQUIRE_QEMU": "1", "CGO_ENABLED": "1"}
+	return sh.RunWithV(env, "go", "test", "-race", "-timeout=25m", "./...")
+}
+
+// Lint runs go vet and golangci-lint.
+func Lint(ctx context.Context) error {
+	if err := sh.RunV("go", "vet", "./..."); err != nil {
+		return err
+	}
+	if err := sh.RunV("go", "vet", "-tags=mage", "."); err != nil {
+		return err
+	}
+	return sh.RunV("go", "run", linter, "run", "./...")
+}
+
+// Cover runs the tests that need no guest and prints the coverage.
+func Cover(ctx context.Context) error {
+	if err := sh.RunV("go", "test", "-short", "-coverprofile=coverage.out", "./castra/..."); err != nil {
+		return err
+	}
+	return sh.RunV("go", "tool", "cover", "-func=coverage.out")
+}
