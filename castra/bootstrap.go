@@ -74,8 +74,8 @@ func (u *upRun) bootstrap(ctx context.Context, p vmPlan) (bool, error) {
 func bootstrapDue(p bootstrap.Plan, digest string, last workspace.Bootstrap) (bool, string) {
 	done := slices.Contains([]string{"applied", "noop"}, last.Outcome)
 	switch {
-	case p.Script == "" && p.VerifyCommand == "" && p.VerifyPath == "":
-		return false, "nothing to run"
+	case p.Script == "":
+		return false, "no script"
 	case p.Mode == "skip":
 		return false, "mode skip"
 	case p.Mode == "always":

@@ -60,5 +60,8 @@ func (c *command) clean(ctx context.Context) (string, error) {
 		freed += item.Bytes
 		c.events.Emit(event.Cleanup{Path: filepath.Join(c.ws.Root, item.Path), What: item.Kind, Bytes: item.Bytes})
 	})
+	if len(items) == 0 {
+		return "nothing to remove", err
+	}
 	return report.Bytes(freed) + " given back", err
 }

@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"text/template"
 
 	"castra.example/castra/castra/internal/workspace"
 	scaffold "castra.example/castra/template"
@@ -72,9 +71,7 @@ func (s Scaffolding) file(files fs.FS, dir, name string) error {
 	}
 	to := filepath.FromSlash(strings.TrimSuffix(name, ".tmpl"))
 	if strings.HasSuffix(name, ".tmpl") {
-		if data, err = s.fill(name, data); err != nil {
-			return err
-		}
+		data = bytes.ReplaceAll(data, []byte("{{.Name}}"), []byte(s.Name))
 	}
 	path := filepath.Join(dir, strings.ReplaceAll(to, "dot_", "."))
 	mode := fs.FileMode(0o666)
@@ -102,16 +99,6 @@ func (s Scaffolding) file(files fs.FS, dir, name string) error {
 	}
 	fmt.Fprintf(s.Out, "written  %s\n", path)
 	return nil
-}
-
-func (s Scaffolding) fill(name string, data []byte) ([]byte, error) {
-	t, err := template.New(name).Parse(string(data))
-	if err != nil {
-		return nil, err
-	}
-	var b bytes.Buffer
-	err = t.Execute(&b, s)
-	return b.Bytes(), err
 }
 
 // next tells where state will be, and what to run.

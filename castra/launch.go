@@ -119,6 +119,7 @@ func (u *upRun) launch(ctx context.Context, p vmPlan) error {
 	if err := u.clearRun(p.Name); err != nil {
 		return fault("launch", err)
 	}
+	u.log().Debug("start QEMU", "vm", p.Name, "binary", p.spec.Binary, "args", p.spec.Args())
 	proc, err := qemu.Start(ctx, p.spec, u.ws.QEMULog(p.Name))
 	if err != nil {
 		return fault("launch", err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"regexp"
 	"strings"
 
 	"castra.example/castra/castra/internal/guest"
@@ -62,15 +63,25 @@ func (p *ProjectPlan) write(w io.Writer) error {
 			image = "(made first)"
 		}
 		fmt.Fprintf(&b, "\n%s\n  base image  %s\n  overlay     %s\n  seed        %s\n  bootstrap   %s\n  command     cd %s && %s",
-			vm.Name, image, vm.Overlay, vm.Seed, vm.Bootstrap, guest.Quote(vm.Dir), guest.Quote(vm.Command[0]))
+			vm.Name, image, vm.Overlay, vm.Seed, vm.Bootstrap, word(vm.Dir), word(vm.Command[0]))
 		for i, arg := range vm.Command[1:] {
 			if strings.HasPrefix(arg, "-") && i > 0 {
 				b.WriteString(" \\\n   ")
 			}
-			b.WriteString(" " + guest.Quote(arg))
+			b.WriteString(" " + word(arg))
 		}
 		b.WriteByte('\n')
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+var plain = regexp.MustCompile(`^[A-Za-z0-9_./:=,@%+-]+$`)
+
+// word is s as a shell reads it back, quoted where it must be.
+func word(s string) string {
+	if plain.MatchString(s) {
+		return s
+	}
+	return guest.Quote(s)
 }

@@ -11,6 +11,8 @@ import (
 	"runtime"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"castra.example/castra/castra/config"
 	"castra.example/castra/castra/event"
 	"castra.example/castra/castra/internal/report"
@@ -162,7 +164,7 @@ type command struct {
 	events  *event.Emitter
 	session *session
 	unlock  func()
-	journal *os.File
+	journal *os.File // nil where there is none
 }
 
 // begin takes the workspace's lock for the verb called name, and loads its
@@ -170,20 +172,17 @@ type command struct {
 // runs. The caller must call end.
 func (p *Project) begin(ctx context.Context, ws *workspace.Workspace, name string) (*command, error) {
 	c := &command{Project: p, ws: ws, name: name, began: time.Now()}
-	if err := ws.MakeDir(ws.Logs()); err != nil {
-		return nil, err
+	journal, journalErr := c.openJournal()
+	c.events = event.NewEmitter(ws.ID, time.Now, reporters(p.Reporter, journal)...)
+	if journalErr != nil {
+		c.warn("", fmt.Sprintf("events are not kept: %v", journalErr), "")
 	}
-	journal, err := openJournal(ws)
-	if err != nil {
-		return nil, err
-	}
-	c.journal = journal
-	c.events = event.NewEmitter(ws.ID, time.Now, reporters(p.Reporter, report.NewJSON(journal))...)
+	var err error
 	c.unlock, err = ws.Lock(ctx, "mage "+name, func(h workspace.Holder) {
 		c.warn("", fmt.Sprintf("waiting for %s, at most %s", h, workspace.LockWait), "")
 	})
 	if err != nil {
-		journal.Close()
+		c.closeJournal()
 		return nil, err
 	}
 	if c.session, err = loadSession(ws, c.warn); err != nil {
@@ -197,7 +196,7 @@ func (p *Project) begin(ctx context.Context, ws *workspace.Workspace, name strin
 // end gives the lock back.
 func (c *command) end() {
 	c.unlock()
-	c.journal.Close()
+	c.closeJournal()
 }
 
 // finish reports how the verb ended and hands its error on.
@@ -234,15 +233,33 @@ func reporters(all ...event.Reporter) []event.Reporter {
 const journalLimit = 4 << 20
 
 // openJournal opens events.jsonl for appending; a long one is kept once under
-// another name.
-func openJournal(ws *workspace.Workspace) (*os.File, error) {
-	path := ws.EventLog()
+// another name. Clean has none: it removes the journal. A verb does its work
+// also where there is no room for one.
+func (c *command) openJournal() (event.Reporter, error) {
+	if c.name == "clean" {
+		return nil, nil
+	}
+	if err := c.ws.MakeDir(c.ws.Logs()); err != nil {
+		return nil, err
+	}
+	path := c.ws.EventLog()
 	if st, err := os.Lstat(path); err == nil && st.Size() > journalLimit {
 		if err := os.Rename(path, path+".1"); err != nil {
 			return nil, err
 		}
 	}
-	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	c.journal = f
+	return report.NewJSON(f), nil
+}
+
+func (c *command) closeJournal() {
+	if c.journal != nil {
+		c.journal.Close()
+	}
 }
 
 // goarch is the architecture of guests: the host's.

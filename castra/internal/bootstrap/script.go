@@ -49,11 +49,10 @@ func inspect(path string) (script, error) {
 	if strings.HasSuffix(line, "\r") {
 		return s, &LineEndError{Script: path}
 	}
-	s.interpreter = interpreter(line)
-	if s.size, err = io.Copy(io.Discard, in); err != nil {
+	if _, err := io.Copy(io.Discard, in); err != nil {
 		return s, fmt.Errorf("read script %s: %w", path, err)
 	}
-	s.size = info.Size()
+	s.interpreter, s.size = interpreter(line), info.Size()
 	s.sha256 = hex.EncodeToString(hash.Sum(nil))
 	return s, nil
 }
@@ -80,8 +79,10 @@ func interpreter(line string) []string {
 func (s script) programs() []string {
 	word := s.interpreter[0]
 	programs := []string{word}
-	if strings.HasSuffix(word, "/env") && len(s.interpreter) == 2 && !strings.ContainsAny(s.interpreter[1], " \t=-") {
-		programs = append(programs, s.interpreter[1])
+	if strings.HasSuffix(word, "/env") && len(s.interpreter) == 2 {
+		if name := s.interpreter[1]; !strings.ContainsAny(name, " \t=") && !strings.HasPrefix(name, "-") {
+			programs = append(programs, name)
+		}
 	}
 	return programs
 }

@@ -68,14 +68,25 @@ func (s Seed) Write(path string) error {
 		{name: "meta-data", data: s.MetaData()},
 		{name: "user-data", data: s.UserData()},
 	})
-	// The temporary file stays beside the target: it holds a private key,
-	// which has no place in a shared temporary directory.
-	err := renameio.WriteFile(path, image, 0o600,
-		renameio.WithTempDir(filepath.Dir(path)), renameio.WithStaticPermissions(0o600))
-	if err != nil {
+	if err := save(path, image); err != nil {
 		return fmt.Errorf("write seed: %w", err)
 	}
 	return nil
+}
+
+// save does not use renameio.WriteFile, which keeps the mode of a file that is
+// already there. The temporary file stays beside the target: it holds a
+// private key, which has no place in a shared temporary directory.
+func save(path string, data []byte) error {
+	file, err := renameio.NewPendingFile(path, renameio.WithTempDir(filepath.Dir(path)), renameio.WithStaticPermissions(0o600))
+	if err != nil {
+		return err
+	}
+	defer file.Cleanup()
+	if _, err := file.Write(data); err != nil {
+		return err
+	}
+	return file.CloseAtomicallyReplace()
 }
 
 func (s Seed) check() error {

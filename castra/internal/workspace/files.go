@@ -20,7 +20,17 @@ const recordLimit = 1 << 20
 // file or the new one and never a part: written beside, synced, renamed, and
 // the directory synced. The mode is 0600 whatever the umask.
 func WriteFile(path string, data []byte) error {
-	if err := renameio.WriteFile(path, data, 0o600, renameio.IgnoreUmask()); err != nil {
+	// Not renameio.WriteFile, which keeps the mode of an older file and may
+	// stage the new one in a shared temporary directory.
+	f, err := renameio.NewPendingFile(path, renameio.WithTempDir(filepath.Dir(path)), renameio.WithStaticPermissions(0o600))
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	defer f.Cleanup()
+	if _, err := f.Write(data); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	if err := f.CloseAtomicallyReplace(); err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	return syncDir(filepath.Dir(path))

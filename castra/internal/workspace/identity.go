@@ -26,10 +26,17 @@ func hash(dir string) string {
 	return hex.EncodeToString(sum[:])[:hashLength]
 }
 
-// ByDir opens the workspace under home of the castra.toml in dir, whatever
-// name the project had when the workspace was made. It fails where there is
-// none, or more than one.
+// LocalName is where a project keeps its state when it keeps it beside its
+// castra.toml.
+const LocalName = ".castra"
+
+// ByDir opens the workspace of the castra.toml in dir without reading that
+// file: the one beside it, or the one under home whatever name the project had
+// when it was made. It fails where there is none, or more than one.
 func ByDir(home, dir string) (*Workspace, error) {
+	if w, err := Open(filepath.Join(dir, LocalName)); err == nil {
+		return w, nil
+	}
 	found, err := filepath.Glob(filepath.Join(DefaultRoot(home, "*-"+hash(dir)), markerName))
 	if err != nil {
 		return nil, err

@@ -101,12 +101,20 @@ func TestByDir(t *testing.T) {
 	found, err := ByDir(home, "/src/a")
 	require.NoError(t, err)
 	require.Equal(t, made, found)
+
+	dir := t.TempDir()
+	beside, err := Create(filepath.Join(dir, LocalName), "x-0")
+	require.NoError(t, err)
+	found, err = ByDir(home, dir)
+	require.NoError(t, err)
+	require.Equal(t, beside, found)
 }
 
 // G3: modes hold under any umask.
 func TestWriteFileModes(t *testing.T) {
 	for _, mask := range []int{0, 0o022, 0o077} {
 		path := filepath.Join(t.TempDir(), "f")
+		require.NoError(t, os.WriteFile(path, nil, 0o644), "an older file's mode does not stay")
 		old := unix.Umask(mask)
 		err := WriteFile(path, []byte("x"))
 		unix.Umask(old)
