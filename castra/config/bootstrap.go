@@ -2,9 +2,8 @@ package config
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
-	"io/fs"
+	"io"
 	"maps"
 	"os"
 	"path"
@@ -12,18 +11,16 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 )
 
 const (
 	defaultRemoteDir = "/tmp/castra-bootstrap"
-	defaultHandshake = 120
+	defaultHandshake = 120 // seconds
 )
 
 var envPattern = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
-
-// systemDirs may hold no directory that comes and goes with each run.
-var systemDirs = []string{"/", "/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/lib64", "/opt", "/proc", "/root", "/run", "/sbin", "/srv", "/sys", "/tmp", "/usr", "/var"}
 
 // bootstrapDefaults reads [bootstrap], which stands for what VMs leave out.
 func (l *loader) bootstrapDefaults(t *table) Bootstrap {
@@ -33,130 +30,122 @@ func (l *loader) bootstrapDefaults(t *table) Bootstrap {
 // shared reads the keys that [bootstrap] and [vms.bootstrap] have in common.
 func (l *loader) shared(t *table, base Bootstrap) Bootstrap {
 	b := base
-	if _, ok := t.m["mode"]; ok {
-		b.Mode = t.oneOf("mode", "auto", "skip", "always")
-	}
-	t.value("mode")
+	b.Mode = t.oneOf("mode", base.Mode, "auto", "always", "skip")
 	b.HandshakeTimeout = time.Duration(t.integer("handshake_timeout_secs", int(base.HandshakeTimeout/time.Second), 1, maxSecs)) * time.Second
-	b.RemoteDir = t.str("remote_dir", base.RemoteDir)
-	if !path.IsAbs(b.RemoteDir) || path.Clean(b.RemoteDir) != b.RemoteDir || slices.Contains(systemDirs, b.RemoteDir) {
-		t.fault("remote_dir", fmt.Sprintf("%q may not come and go with each run", shorten(b.RemoteDir)), "write an absolute path of a directory for Castra alone, such as "+defaultRemoteDir)
+	if s, ok := t.str("remote_dir"); ok {
+		if problem := badRemoteDir(s); problem != "" {
+			t.fault("remote_dir", fmt.Sprintf("%q %s", shorten(s), problem), "write the absolute path of a directory for Castra alone, such as "+defaultRemoteDir)
+		}
+		b.RemoteDir = s
 	}
 	b.Env = maps.Clone(base.Env)
 	if b.Env == nil {
 		b.Env = map[string]string{}
 	}
-	env := t.strings("env")
-	for _, name := range slices.Sorted(maps.Keys(env)) {
-		switch {
+	env := t.sub("env")
+	for _, name := range slices.Sorted(maps.Keys(env.m)) {
+		switch value, _ := env.str(name); {
 		case !envPattern.MatchString(name):
-			t.fault("env."+name, "it is no name of a variable", "write letters, digits and _, and no digit first")
+			env.fault(name, "it is no name of a variable", "write letters, digits and _, with no digit first")
 		case strings.HasPrefix(name, "CASTRA_"):
-			t.fault("env."+name, "names that begin with CASTRA_ are Castra's own", "give it another name")
+			env.fault(name, "names that begin with CASTRA_ are Castra's own", "give the variable another name")
 		default:
-			b.Env[name] = env[name]
+			b.Env[name] = value
 		}
 	}
 	return b
 }
 
+// badRemoteDir says why a directory of the guest may not be filled and emptied
+// with each run; "" when it may.
+func badRemoteDir(dir string) string {
+	switch {
+	case !path.IsAbs(dir):
+		return "is not absolute"
+	case path.Clean(dir) != dir:
+		return "is not in its shortest form, which is " + path.Clean(dir)
+	}
+	const itself = "is a directory of the system, and each run empties it"
+	for _, pattern := range []string{"/", "/home", "/home/*", "/media", "/mnt", "/opt", "/root", "/run", "/srv", "/tmp", "/var", "/var/*"} {
+		if match, _ := path.Match(pattern, dir); match {
+			return itself
+		}
+	}
+	switch top, _, _ := strings.Cut(dir[1:], "/"); top {
+	case "bin", "boot", "dev", "etc", "lib", "lib32", "lib64", "proc", "sbin", "sys", "usr":
+		return "is within a directory of the system, and each run empties it"
+	}
+	return ""
+}
+
 func (l *loader) bootstrap(t *table, base Bootstrap) Bootstrap {
 	b := l.shared(t, base)
-	if s := t.str("script", ""); s != "" {
-		if b.Script = l.path(t, "script", s); b.Script != "" {
-			l.checkScript(t, b.Script)
-		}
+	if b.Script, _ = l.existing(t, "script"); b.Script != "" {
+		l.checkScript(t, b.Script)
 	}
-	if s := t.str("payload", ""); s != "" {
-		b.Payload = l.path(t, "payload", s)
-		if st, err := os.Stat(b.Payload); err != nil {
-			t.fault("payload", reason(err, b.Payload), "correct the path; it is relative to "+FileName)
-		} else if !st.IsDir() && !st.Mode().IsRegular() {
-			t.fault("payload", b.Payload+" is neither a file nor a directory", "give one of these")
-		}
+	payload, mode := l.existing(t, "payload")
+	if b.Payload = payload; payload != "" && !mode.IsDir() && !mode.IsRegular() {
+		t.fault("payload", payload+" is neither a file nor a directory", "give the path of one of these")
 	}
-	b.VerifyCommand = t.str("verify_command", "")
-	b.VerifyPath = t.str("verify_path", "")
-	if b.VerifyPath != "" && !path.IsAbs(b.VerifyPath) {
-		t.fault("verify_path", "it is not absolute", "write the path in the guest from /")
+	b.VerifyCommand, _ = t.str("verify_command")
+	if s, ok := t.str("verify_path"); ok {
+		if b.VerifyPath = s; !path.IsAbs(s) {
+			t.fault("verify_path", fmt.Sprintf("%q is not absolute", shorten(s)), "write the path in the guest, from /")
+		}
 	}
 	t.done()
 	return b
 }
 
 // defaultScript is bootstrap/<vm>/run.sh or bootstrap/<role>/run.sh, if there
-// is one.
-func (l *loader) defaultScript(vm VM) string {
+// is one. The table at path stands for the VM in faults.
+func (l *loader) defaultScript(vm VM, path string) string {
 	for _, name := range []string{vm.Name, vm.Role} {
 		script := filepath.Join(l.p.Dir, "bootstrap", name, "run.sh")
-		if _, err := os.Stat(script); err == nil {
-			l.checkScript(&table{f: l.f, path: fmt.Sprintf("vms.%s.bootstrap", vm.Name)}, script)
-			return script
+		if _, err := os.Lstat(script); err != nil {
+			continue
 		}
+		if !l.scripts[script] {
+			l.scripts[script] = true
+			l.checkScript(&table{f: l.f, path: join(path, "bootstrap")}, script)
+		}
+		return script
 	}
 	return ""
 }
 
-const scriptLimit = 1 << 20
+// checkScriptless refuses what only a script could use, where there is none.
+func (l *loader) checkScriptless(b Bootstrap, path string) {
+	if b.Script != "" || l.f.has(join(path, "script")) {
+		return
+	}
+	for _, key := range []struct{ name, value string }{{"payload", b.Payload}, {"verify_command", b.VerifyCommand}, {"verify_path", b.VerifyPath}} {
+		if key.value != "" {
+			l.f.add(join(path, key.name), "it means nothing without a script", "add script, or write bootstrap/<name of the VM>/run.sh")
+		}
+	}
+}
 
 // checkScript finds what would only come out in the guest.
 func (l *loader) checkScript(t *table, script string) {
-	st, err := os.Stat(script)
-	switch {
-	case err != nil:
-		t.fault("script", reason(err, script), "correct the path; it is relative to "+FileName)
-		return
-	case !st.Mode().IsRegular():
-		t.fault("script", script+" is not a file", "give the path of a script")
-		return
-	case st.Size() == 0:
-		t.fault("script", script+" is empty", "write what is to be done, or leave script out")
-		return
-	case st.Size() > scriptLimit:
-		t.fault("script", script+" is larger than 1 MiB", "move what it carries to payload")
-		return
-	}
-	data, err := os.ReadFile(script)
+	f, err := os.OpenFile(script, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
-		t.fault("script", reason(err, script), "")
+		t.fault("script", reason(err, script), pathHelp)
 		return
 	}
-	if first, _, _ := bytes.Cut(data, []byte("\n")); bytes.HasSuffix(first, []byte("\r")) {
-		t.fault("script", script+" has the line ends of Windows (CRLF), which a shell takes for part of its commands", "save it with LF")
+	defer f.Close()
+	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
+		t.fault("script", script+" is not a regular file", "give the path of a script")
+		return
 	}
-}
-
-// file resolves the path of a file that must exist.
-func (l *loader) file(t *table, key, p string) string {
-	if _, ok := t.m[key]; !ok {
-		return ""
-	}
-	if p == "" {
-		t.fault(key, "it is empty", "write a path, or leave it out")
-		return ""
-	}
-	abs := l.path(t, key, p)
-	if abs == "" {
-		return ""
-	}
-	st, err := os.Stat(abs)
+	head, err := io.ReadAll(io.LimitReader(f, 4<<10))
+	first, _, _ := bytes.Cut(head, []byte("\n"))
 	switch {
 	case err != nil:
-		t.fault(key, reason(err, abs), "correct the path; it is relative to "+FileName)
-	case !st.Mode().IsRegular():
-		t.fault(key, abs+" is not a file", "give the path of a file")
-	}
-	return abs
-}
-
-// reason says in a few words why a file cannot be had.
-func reason(err error, path string) string {
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return path + " does not exist"
-	case errors.Is(err, fs.ErrPermission):
-		return path + " may not be read"
-	default:
-		return err.Error()
+		t.fault("script", reason(err, script), pathHelp)
+	case len(head) == 0:
+		t.fault("script", script+" is empty", "write into it what is to be done in the guest, or remove it")
+	case bytes.HasSuffix(first, []byte("\r")):
+		t.fault("script", script+" has CRLF at the ends of lines, and a shell takes the CR for part of its commands", "save it with LF")
 	}
 }

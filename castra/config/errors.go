@@ -7,9 +7,6 @@ import (
 	"strings"
 )
 
-// FileName is the name of a project's configuration.
-const FileName = "castra.toml"
-
 // NotFoundError says: there is no castra.toml in a directory or above it.
 type NotFoundError struct{ Dir string }
 
@@ -75,27 +72,41 @@ func (f Faults) Unwrap() []error {
 	return all
 }
 
+// maxFaults bounds how many faults of one file are told.
+const maxFaults = 100
+
 // faults collects them for one file.
 type faults struct {
 	file  string
 	lines lines
 	found Faults
+	more  int // beyond maxFaults
 }
 
 // add files a fault of the key at path.
 func (f *faults) add(path, problem, help string) {
-	f.addAt(f.lines.of(path), path, problem, help)
+	if f.full() {
+		f.more++
+		return
+	}
+	f.found = append(f.found, &Error{File: f.file, Line: f.lines.of(path), Key: path, Problem: problem, Help: help})
 }
 
-func (f *faults) addAt(line int, path, problem, help string) {
-	f.found = append(f.found, &Error{File: f.file, Line: line, Key: path, Problem: problem, Help: help})
+// has tells that the key at path is at fault already.
+func (f *faults) has(path string) bool {
+	return slices.ContainsFunc(f.found, func(e *Error) bool { return e.Key == path })
 }
 
-// err is nil without faults.
+func (f *faults) full() bool { return len(f.found) == maxFaults }
+
+// err gives them by line; nil where there are none.
 func (f *faults) err() error {
 	if len(f.found) == 0 {
 		return nil
 	}
 	slices.SortStableFunc(f.found, func(a, b *Error) int { return a.Line - b.Line })
+	if f.more > 0 {
+		f.found = append(f.found, &Error{File: f.file, Problem: fmt.Sprintf("%d more faults", f.more), Help: "correct those above first"})
+	}
 	return f.found
 }

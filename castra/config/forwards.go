@@ -5,46 +5,63 @@ import (
 	"net/netip"
 )
 
-const loopback = "127.0.0.1"
+const (
+	maxForwards = 256
+	maxPort     = 65535
+
+	loopback  = "127.0.0.1"
+	allHostIP = "0.0.0.0"
+)
 
 // forwards reads the rules of a VM, and adds the one to its SSH where none is
 // declared.
-func (l *loader) forwards(tables []*table, ssh, count int) []Forward {
+func (l *loader) forwards(vm *table, ssh, count int) []Forward {
 	var all []Forward
 	toSSH := false
-	for _, t := range tables {
-		f := Forward{
-			HostPort: t.integer("host", 0, 0, maxPort), GuestPort: t.integer("guest", 0, 1, maxPort),
-			Protocol: t.oneOf("protocol", "tcp", "udp"), HostIP: hostIP(t), Line: l.f.lines.of(t.path),
+	for _, t := range vm.list("port_forwards", maxForwards) {
+		if !t.has("guest") {
+			t.fault("guest", "it is missing", "write the guest's port, from 1 to 65535")
 		}
-		if _, ok := t.m["guest"]; !ok {
-			t.fault("guest", "it is missing", "write the guest's port")
+		before := len(l.f.found) + l.f.more
+		f := Forward{
+			HostIP: l.hostIP(t), HostPort: t.integer("host", 0, 0, maxPort), GuestPort: t.integer("guest", 0, 1, maxPort),
+			Protocol: t.oneOf("protocol", "tcp", "tcp", "udp"), Line: l.f.lines.of(t.path),
 		}
 		if count > 1 && f.HostPort != 0 {
-			t.fault("host", fmt.Sprintf("%d replicas cannot share the host's port %d", count, f.HostPort), "leave out host: each gets a free port, and mage ports tells which")
+			t.fault("host", fmt.Sprintf("%d replicas cannot share port %d", count, f.HostPort), "leave host out: each replica gets a free port, and mage ports tells which")
+		}
+		if len(l.f.found)+l.f.more > before {
+			f.HostPort = 0 // a faulty rule is in nobody's way
 		}
 		t.done()
 		toSSH = toSSH || f.Protocol == "tcp" && f.GuestPort == ssh
 		all = append(all, f)
 	}
 	if !toSSH {
-		all = append([]Forward{{HostIP: loopback, GuestPort: ssh, Protocol: "tcp"}}, all...)
+		all = append(all, Forward{HostIP: loopback, GuestPort: ssh, Protocol: "tcp"})
 	}
 	return all
 }
 
-func hostIP(t *table) string {
-	s := t.str("host_ip", loopback)
+// hostIP takes a literal address that QEMU can listen on.
+func (l *loader) hostIP(t *table) string {
+	s, ok := t.str("host_ip")
+	if !ok {
+		return loopback
+	}
 	ip, err := netip.ParseAddr(s)
-	if err != nil || ip.Zone() != "" {
-		t.fault("host_ip", fmt.Sprintf("%q is no IP address", shorten(s)), "write an address of this computer, such as 127.0.0.1; names are not looked up")
-		return loopback
+	switch {
+	case err != nil:
+		t.fault("host_ip", fmt.Sprintf("%q is no IP address, and names are not looked up", shorten(s)), "write an IPv4 address of this computer, such as 127.0.0.1")
+	case !ip.Is4():
+		t.fault("host_ip", fmt.Sprintf("%s is an IPv6 address, and QEMU forwards from IPv4 alone", ip), "write an IPv4 address of this computer, such as 127.0.0.1")
+	case !ip.IsLoopback():
+		l.warn(t.at("host_ip"), fmt.Sprintf("other computers can reach the forward on %s", ip), "leave host_ip out to stay on 127.0.0.1")
+		return s
+	default:
+		return s
 	}
-	if !ip.Is4() {
-		t.fault("host_ip", "QEMU forwards IPv4 alone", "write an IPv4 address")
-		return loopback
-	}
-	return ip.String()
+	return loopback
 }
 
 // checkForwards refuses two rules for one port of the host.
@@ -53,31 +70,33 @@ func (l *loader) checkForwards() {
 		protocol string
 		number   int
 	}
-	taken := map[port][]Forward{}
+	type rule struct {
+		Forward
+		path string
+	}
 	total := 0
 	for _, vm := range l.p.VMs {
 		total += len(vm.Forwards)
-		for _, f := range vm.Forwards {
-			if f.HostPort == 0 {
-				continue
-			}
-			key := port{f.Protocol, f.HostPort}
-			for _, other := range taken[key] {
-				if other.Line != f.Line && overlap(other.HostIP, f.HostIP) {
-					l.f.addAt(f.Line, "vms.port_forwards.host", fmt.Sprintf("port %d/%s of the host is taken by the forward of line %d", f.HostPort, f.Protocol, other.Line),
-						"give another port, or leave out host to have a free one chosen")
-				}
-			}
-			taken[key] = append(taken[key], f)
-		}
 	}
 	if total > maxForwards {
-		l.f.add("vms", fmt.Sprintf("%d forwards; at most %d", total, maxForwards), "declare fewer")
+		l.f.add("vms", fmt.Sprintf("%d forwards with those of all replicas and to SSH; at most %d", total, maxForwards), "declare fewer")
+		return
 	}
-}
-
-// overlap tells that two addresses cannot both be listened on.
-func overlap(a, b string) bool {
-	const all = "0.0.0.0"
-	return a == b || a == all || b == all
+	taken := map[port][]rule{}
+	for i, vm := range l.p.VMs {
+		for j, f := range vm.Forwards {
+			if f.HostPort == 0 || vm.Index > 0 { // replicas were told of at their definition
+				continue
+			}
+			r := rule{f, element(l.paths[i]+".port_forwards", j)}
+			key := port{f.Protocol, f.HostPort}
+			for _, other := range taken[key] {
+				if f.HostIP == other.HostIP || f.HostIP == allHostIP || other.HostIP == allHostIP {
+					l.f.add(r.path+".host", fmt.Sprintf("%s port %d is taken by %s on line %d", f.Protocol, f.HostPort, other.path, other.Line),
+						"write another port, or leave host out to have a free one chosen")
+				}
+			}
+			taken[key] = append(taken[key], r)
+		}
+	}
 }

@@ -2,14 +2,21 @@ package config
 
 import (
 	"fmt"
+	"regexp"
+	"strconv"
 	"strings"
 )
 
 // lines maps paths of keys, such as vms[1].port_forwards[0].guest, to the
 // lines they stand on: the TOML library tells positions of syntax errors
-// alone. It reads a file that is known to be valid TOML, line by line, and
-// needs to understand no more than where keys and tables begin.
+// alone.
 type lines map[string]int
+
+const (
+	maxNesting = 16      // of tables and arrays, and of names in a dotted key
+	maxKey     = 128     // bytes of one name
+	maxValues  = 1 << 14 // several times what the largest legal file has
+)
 
 // of is the line of path, or that of the nearest table around it.
 func (l lines) of(path string) int {
@@ -17,45 +24,9 @@ func (l lines) of(path string) int {
 		if n, ok := l[path]; ok {
 			return n
 		}
-		cut := strings.LastIndexAny(path, ".[")
-		if cut < 0 {
-			break
-		}
-		path = path[:cut]
+		path = path[:max(0, strings.LastIndexAny(path, ".["))]
 	}
 	return 1
-}
-
-// index reads the lines of text.
-func index(text string) lines {
-	l := lines{}
-	table := ""                // path of the table that keys belong to
-	counts := map[string]int{} // entries of each array of tables so far
-	skip := skipper{}
-	for n, line := range strings.Split(text, "\n") {
-		trimmed := strings.TrimSpace(line)
-		switch {
-		case skip.inside():
-		case strings.HasPrefix(trimmed, "[["):
-			name := resolveArrays(keyPath(header(trimmed[2:])), counts)
-			table = fmt.Sprintf("%s[%d]", name, counts[name])
-			counts[name]++
-			l.put(table, n+1)
-			continue
-		case strings.HasPrefix(trimmed, "["):
-			table = resolveArrays(keyPath(header(trimmed[1:])), counts)
-			l.put(table, n+1)
-			continue
-		default:
-			if key, value, ok := cutKey(trimmed); ok {
-				path := join(table, keyPath(key))
-				l.put(path, n+1)
-				l.inline(path, value, n+1)
-			}
-		}
-		skip.feed(line)
-	}
-	return l
 }
 
 func (l lines) put(path string, line int) {
@@ -64,67 +35,236 @@ func (l lines) put(path string, line int) {
 	}
 }
 
-// inline files the keys of an inline table that begins on this line.
-func (l lines) inline(path, value string, line int) {
-	value = strings.TrimSpace(value)
-	if !strings.HasPrefix(value, "{") {
-		return
+// scanner walks over TOML. It looks for no faults in it: where it understands
+// a line no longer, the library, which does, stops too.
+type scanner struct {
+	text   string
+	pos    int
+	line   int
+	found  lines
+	table  string         // that keys now belong to
+	counts map[string]int // entries of each array of tables so far
+	values int
+	excess excess
+}
+
+// excess is what the library would spend unbounded time or memory on, and
+// where; the zero value is none.
+type excess struct {
+	line    int
+	problem string
+}
+
+// index finds the lines of all keys, up to the first excess.
+func index(text string) (lines, excess) {
+	s := &scanner{text: text, line: 1, found: lines{}, counts: map[string]int{}}
+	for s.blank(); s.pos < len(text) && s.excess.line == 0; s.blank() {
+		if s.peek() == '[' {
+			s.header()
+		} else {
+			s.pair(s.table, 0)
+		}
+		s.skipTo("\n")
 	}
-	for part := range strings.SplitSeq(strings.Trim(value, "{} "), ",") {
-		if key, _, ok := cutKey(strings.TrimSpace(part)); ok {
-			l.put(join(path, keyPath(key)), line)
+	return s.found, s.excess
+}
+
+// header enters the table or the entry of an array of tables that it names.
+func (s *scanner) header() {
+	s.count()
+	line := s.line
+	s.take(1)
+	entry := s.peek() == '['
+	if entry {
+		s.take(1)
+	}
+	path := ""
+	names := s.key()
+	for i, name := range names {
+		path = join(path, name)
+		s.found.put(path, line)
+		if entry && i == len(names)-1 {
+			s.counts[path]++
+		}
+		if n := s.counts[path]; n > 0 {
+			path = element(path, n-1)
+			s.found.put(path, line)
 		}
 	}
+	s.table = path
 }
 
-// header is what stands in the brackets of a table's header.
-func header(s string) string {
-	name, _, _ := strings.Cut(s, "]")
-	return name
-}
-
-// cutKey splits "key = value"; the key may be quoted.
-func cutKey(s string) (key, value string, ok bool) {
-	if s == "" || s[0] == '#' {
-		return "", "", false
+// pair reads "key = value".
+func (s *scanner) pair(path string, depth int) {
+	line := s.line
+	for _, name := range s.key() {
+		path = join(path, name)
+		s.found.put(path, line)
 	}
-	quote := byte(0)
-	for i := range len(s) {
-		switch c := s[i]; {
-		case quote != 0:
-			if c == quote {
-				quote = 0
+	if s.peek() == '=' {
+		s.take(1)
+		s.value(path, depth)
+	}
+}
+
+// key reads a dotted key, and gives each of its names as a path holds it.
+func (s *scanner) key() []string {
+	var names []string
+	for {
+		s.spaces()
+		name := ""
+		if c := s.peek(); c == '"' || c == '\'' {
+			name = s.str()
+			if unquoted, err := strconv.Unquote(`"` + name + `"`); c == '"' && err == nil {
+				name = unquoted
 			}
-		case c == '"', c == '\'':
-			quote = c
-		case c == '=':
-			return s[:i], s[i+1:], true
+		} else {
+			from := s.pos
+			s.skipTo(" \t\r\n.=]#\"'")
+			name = s.text[from:s.pos]
 		}
+		names = append(names, segment(name))
+		if len(name) > maxKey {
+			s.stop(fmt.Sprintf("a key has more than %d bytes", maxKey))
+		}
+		if len(names) > maxNesting {
+			s.stop(fmt.Sprintf("a key has more than %d names", maxNesting))
+			return names
+		}
+		s.spaces()
+		if s.peek() != '.' {
+			return names
+		}
+		s.take(1)
 	}
-	return "", "", false
 }
 
-// keyPath writes a dotted or quoted key as a path.
-func keyPath(key string) string {
-	var parts []string
-	for part := range strings.SplitSeq(key, ".") {
-		parts = append(parts, strings.Trim(strings.TrimSpace(part), `"'`))
+func (s *scanner) value(path string, depth int) {
+	s.count()
+	if depth++; depth > maxNesting {
+		s.stop(fmt.Sprintf("tables or arrays are nested more than %d deep", maxNesting))
 	}
-	return strings.Join(parts, ".")
+	s.spaces()
+	switch c := s.peek(); c {
+	case '"', '\'':
+		s.str()
+	case '[', '{':
+		s.take(1)
+		s.entries(path, depth, c == '[')
+	default:
+		s.skipTo(",]}#\n")
+	}
 }
 
-// resolveArrays puts the index of the current entry behind each array of
-// tables on the way: vms.ssh is vms[1].ssh after the second [[vms]].
-func resolveArrays(path string, counts map[string]int) string {
-	at := ""
-	parts := strings.Split(path, ".")
-	for i, part := range parts {
-		at = join(at, part)
-		if n := counts[at]; n > 0 && i < len(parts)-1 {
-			at = fmt.Sprintf("%s[%d]", at, n-1)
+// entries reads an array or an inline table to its end.
+func (s *scanner) entries(path string, depth int, array bool) {
+	for n := 0; s.excess.line == 0; n++ {
+		s.blank()
+		if c := s.peek(); c == ']' || c == '}' {
+			s.take(1)
+			return
+		}
+		if array {
+			at := element(path, n)
+			s.found.put(at, s.line)
+			s.value(at, depth)
+		} else {
+			s.pair(path, depth)
+		}
+		s.blank()
+		if s.peek() == ',' {
+			s.take(1)
+		} else if c := s.peek(); c != ']' && c != '}' {
+			return
 		}
 	}
-	return at
+}
+
+// str reads a string of any of the four kinds and gives what stands in its
+// quotes.
+func (s *scanner) str() string {
+	quote, stop := s.text[s.pos:s.pos+1], "\n"
+	if long := strings.Repeat(quote, 3); strings.HasPrefix(s.text[s.pos:], long) {
+		quote, stop = long, ""
+	}
+	s.take(len(quote))
+	from := s.pos
+	for s.pos < len(s.text) {
+		rest := s.text[s.pos:]
+		switch {
+		case stop != "" && strings.HasPrefix(rest, stop):
+			return s.text[from:s.pos]
+		case rest[0] == '\\' && quote[0] == '"':
+			s.take(2)
+		case strings.HasPrefix(rest, quote):
+			content := s.text[from:s.pos]
+			s.take(len(quote))
+			for stop == "" && s.peek() == quote[0] { // quotes may touch the closing three
+				s.take(1)
+			}
+			return content
+		default:
+			s.take(1)
+		}
+	}
+	return s.text[from:]
+}
+
+func (s *scanner) count() {
+	if s.values++; s.values > maxValues {
+		s.stop(fmt.Sprintf("the file has more than %d values", maxValues))
+	}
+}
+
+// stop ends the scan.
+func (s *scanner) stop(problem string) {
+	if s.excess.line == 0 {
+		s.excess = excess{s.line, problem}
+	}
+}
+
+// peek is the next byte; 0 at the end.
+func (s *scanner) peek() byte {
+	if s.pos < len(s.text) {
+		return s.text[s.pos]
+	}
+	return 0
+}
+
+func (s *scanner) take(n int) {
+	for range min(n, len(s.text)-s.pos) {
+		if s.text[s.pos] == '\n' {
+			s.line++
+		}
+		s.pos++
+	}
+}
+
+// skipTo goes to the next of the bytes in stop.
+func (s *scanner) skipTo(stop string) {
+	for s.pos < len(s.text) && strings.IndexByte(stop, s.text[s.pos]) < 0 {
+		s.take(1)
+	}
+}
+
+func (s *scanner) spaces() {
+	for c := s.peek(); c == ' ' || c == '\t' || c == '\r'; c = s.peek() {
+		s.take(1)
+	}
+}
+
+// blank goes over white space and comments.
+func (s *scanner) blank() {
+	for s.pos < len(s.text) {
+		switch s.peek() {
+		case ' ', '\t', '\r', '\n':
+			s.take(1)
+		case '#':
+			s.skipTo("\n")
+		default:
+			return
+		}
+	}
 }
 
 func join(table, key string) string {
@@ -134,54 +274,15 @@ func join(table, key string) string {
 	return table + "." + key
 }
 
-// skipper follows values that go over several lines: multi-line strings and
-// arrays.
-type skipper struct {
-	quote string // the delimiter that ends the multi-line string we are in
-	depth int    // open brackets
-}
+func element(array string, n int) string { return fmt.Sprintf("%s[%d]", array, n) }
 
-func (s *skipper) inside() bool { return s.quote != "" || s.depth > 0 }
+var barePattern = regexp.MustCompile(`^[A-Za-z0-9_-]{1,40}$`)
 
-func (s *skipper) feed(line string) {
-	for i := 0; i < len(line); {
-		rest := line[i:]
-		switch {
-		case s.quote != "":
-			end := strings.Index(rest, s.quote)
-			if end < 0 {
-				return
-			}
-			i += end + len(s.quote)
-			s.quote = ""
-		case strings.HasPrefix(rest, `"""`), strings.HasPrefix(rest, `'''`):
-			s.quote = rest[:3]
-			i += 3
-		case rest[0] == '"', rest[0] == '\'':
-			i += stringEnd(rest)
-		case rest[0] == '#':
-			return
-		default:
-			switch rest[0] {
-			case '[', '{':
-				s.depth++
-			case ']', '}':
-				s.depth = max(0, s.depth-1)
-			}
-			i++
-		}
+// segment writes a key as a path holds it: quoted unless it is a short bare
+// one, so that a path is one line that can be read in one way.
+func segment(key string) string {
+	if barePattern.MatchString(key) {
+		return key
 	}
-}
-
-// stringEnd is the length of the one-line string at the start of s.
-func stringEnd(s string) int {
-	for i := 1; i < len(s); i++ {
-		switch {
-		case s[i] == '\\' && s[0] == '"':
-			i++
-		case s[i] == s[0]:
-			return i + 1
-		}
-	}
-	return len(s)
+	return strconv.Quote(shorten(key))
 }

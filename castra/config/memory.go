@@ -14,7 +14,7 @@ const (
 	memoryForms  = `write "2 GiB", "1.5 GiB", "2048 MiB" or 2048 (MiB); G, GB and GiB are the same, and so are M, MB and MiB`
 )
 
-var memoryPattern = regexp.MustCompile(`^([0-9]{1,12}(?:\.[0-9]{1,6})?) ?([A-Za-z]*)$`)
+var memoryPattern = regexp.MustCompile(`^([0-9]{1,12}(?:\.[0-9]{1,10})?) ?([A-Za-z]*)$`)
 
 var memoryUnits = map[string]float64{"": 1, "m": 1, "mb": 1, "mib": 1, "g": 1024, "gb": 1024, "gib": 1024}
 
@@ -26,20 +26,22 @@ var memoryUnits = map[string]float64{"": 1, "m": 1, "mb": 1, "mib": 1, "g": 1024
 func ParseMemory(v any) (mib int, err error) {
 	var size float64
 	switch v := v.(type) {
+	case int:
+		size = float64(v)
 	case int64:
 		size = float64(v)
 	case string:
-		m := memoryPattern.FindStringSubmatch(strings.Trim(v, " "))
+		m := memoryPattern.FindStringSubmatch(strings.Trim(v, " \t"))
 		unit, known := 0.0, false
 		if m != nil {
 			unit, known = memoryUnits[strings.ToLower(m[2])]
 		}
 		if !known {
-			return 0, fmt.Errorf("%q is no size of memory", v)
+			return 0, fmt.Errorf("%q is no size of memory", shorten(v))
 		}
 		number, err := strconv.ParseFloat(m[1], 64)
 		if err != nil {
-			return 0, fmt.Errorf("%q is no size of memory", v)
+			return 0, fmt.Errorf("%q is no size of memory", shorten(v))
 		}
 		size = number * unit
 	default:

@@ -1,19 +1,56 @@
 package config
 
-import "strings"
+import (
+	"fmt"
+	"strings"
+)
 
-// nearest is the known name that key was most likely meant to be; "" where
-// none is close.
+// suggestion is the help for an unknown key among known ones.
+func suggestion(key string, known []string) string {
+	near := nearest(key, known)
+	switch place := places[key]; {
+	case place != "":
+		return "it belongs under " + place
+	case near == "":
+		return "known here: " + strings.Join(known, ", ")
+	case strings.EqualFold(key, near):
+		return fmt.Sprintf("keys are in lower case: write %s", near)
+	default:
+		return fmt.Sprintf("did you mean %s?", near)
+	}
+}
+
+// places are the tables of keys that are in one kind of table alone.
+var places = map[string]string{
+	"state_dir": "[project]",
+
+	"graceful_shutdown_wait_secs": "[lifecycle]", "sigterm_wait_secs": "[lifecycle]", "sigkill_wait_secs": "[lifecycle]",
+
+	"cpus": "[[vms]]", "memory": "[[vms]]", "count": "[[vms]]", "image": "[[vms]]", "base_image": "[[vms]]", "overlay": "[[vms]]",
+	"kernel": "[[vms]]", "initrd": "[[vms]]", "append": "[[vms]]", "port_forwards": "[[vms]]",
+
+	"guest": "[[vms.port_forwards]]", "host": "[[vms.port_forwards]]", "host_ip": "[[vms.port_forwards]]", "protocol": "[[vms.port_forwards]]",
+
+	"user": "[vms.ssh]", "identity": "[vms.ssh]",
+
+	"script": "[vms.bootstrap]", "payload": "[vms.bootstrap]", "verify_command": "[vms.bootstrap]", "verify_path": "[vms.bootstrap]",
+}
+
+// nearest is the known name that key was most likely meant to be: at most two
+// letters away, or the beginning of one another. "" where there is none.
 func nearest(key string, known []string) string {
-	best, least := "", 3
+	const tooFar, longest = 3, 40
+	if len(key) > longest {
+		return ""
+	}
 	folded := strings.ToLower(strings.NewReplacer("-", "_", " ", "_").Replace(key))
+	best, least := "", tooFar
 	for _, name := range known {
 		d := distance(folded, name)
-		if short := min(len(folded), len(name)); d >= least && short >= 3 &&
-			(strings.HasPrefix(name, folded) || strings.HasPrefix(folded, name) || strings.ReplaceAll(name, "_", "") == folded) {
-			d = least - 1
+		if d >= tooFar && min(len(folded), len(name)) >= 3 && (strings.HasPrefix(name, folded) || strings.HasPrefix(folded, name)) {
+			d = tooFar - 1
 		}
-		if d < least {
+		if d < least && d < max(len(folded), len(name))-1 {
 			best, least = name, d
 		}
 	}

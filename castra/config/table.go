@@ -10,13 +10,26 @@ import (
 // table reads one TOML table key by key, files a fault for every value of the
 // wrong type, and knows at the end which keys nobody asked for.
 type table struct {
-	f     *faults
-	path  string
-	m     map[string]any
-	known []string
+	f      *faults
+	path   string
+	m      map[string]any
+	known  []string
+	broken bool // its value is no table: what is missing in it is no fault
 }
 
-func (t *table) at(key string) string { return join(t.path, key) }
+func (t *table) at(key string) string { return join(t.path, segment(key)) }
+
+func (t *table) fault(key, problem, help string) { t.f.add(t.at(key), problem, help) }
+
+func (t *table) wrongType(key string, v any, want, help string) {
+	t.fault(key, fmt.Sprintf("it must be %s, and this is %s", want, kindOf(v)), help)
+}
+
+// has tells that the file gives key.
+func (t *table) has(key string) bool {
+	_, ok := t.m[key]
+	return ok
+}
 
 // value takes a key off the table.
 func (t *table) value(key string) (any, bool) {
@@ -25,28 +38,44 @@ func (t *table) value(key string) (any, bool) {
 	return v, ok
 }
 
-func (t *table) fault(key, problem, help string) { t.f.add(t.at(key), problem, help) }
-
-func (t *table) wrongType(key string, v any, want string) {
-	t.fault(key, fmt.Sprintf("it must be %s, and this is %s", want, kindOf(v)), "")
-}
-
-// str is a string, or otherwise the default.
-func (t *table) str(key, otherwise string) string {
+// str is a string; ok is false where there is none, or none that can be used.
+func (t *table) str(key string) (s string, ok bool) {
 	v, ok := t.value(key)
 	if !ok {
-		return otherwise
+		return "", false
 	}
-	s, ok := v.(string)
+	s, ok = v.(string)
 	switch {
 	case !ok:
-		t.wrongType(key, v, "a string")
+		help := "write a string in quotes"
+		switch v.(type) {
+		case int64, float64, bool:
+			help = fmt.Sprintf(`write it in quotes: "%v"`, v)
+		}
+		t.wrongType(key, v, "a string", help)
 	case strings.ContainsRune(s, 0):
 		t.fault(key, "it holds a NUL character", "remove the character")
-	default:
-		return s
+		return "", false
 	}
-	return otherwise
+	return s, ok
+}
+
+// required is str for a key that must be there.
+func (t *table) required(key, help string) (s string, ok bool) {
+	if !t.has(key) && !t.broken {
+		t.fault(key, "it is missing", help)
+	}
+	return t.str(key)
+}
+
+// filled is str for a key that makes no sense when empty.
+func (t *table) filled(key, help string) (s string, ok bool) {
+	s, ok = t.str(key)
+	if ok && s == "" {
+		t.fault(key, "it is empty", help)
+		return "", false
+	}
+	return s, ok
 }
 
 // integer is one between least and most, or otherwise the default.
@@ -55,24 +84,31 @@ func (t *table) integer(key string, otherwise, least, most int) int {
 	if !ok {
 		return otherwise
 	}
+	help := fmt.Sprintf("write a whole number from %d to %d", least, most)
 	n, ok := v.(int64)
-	if !ok {
-		t.wrongType(key, v, "an integer")
-		return otherwise
+	switch {
+	case !ok:
+		if _, text := v.(string); text {
+			help += ", without quotes"
+		}
+		t.wrongType(key, v, "an integer", help)
+	case n < int64(least) || n > int64(most):
+		t.fault(key, fmt.Sprintf("%d is out of range", n), help)
+	default:
+		return int(n)
 	}
-	if n < int64(least) || n > int64(most) {
-		t.fault(key, fmt.Sprintf("%d is out of range", n), fmt.Sprintf("write a number from %d to %d", least, most))
-		return otherwise
-	}
-	return int(n)
+	return otherwise
 }
 
-// oneOf is one of the words, or otherwise the first.
-func (t *table) oneOf(key string, words ...string) string {
-	s := t.str(key, words[0])
+// oneOf is one of the words, or otherwise the default.
+func (t *table) oneOf(key, otherwise string, words ...string) string {
+	s, ok := t.str(key)
+	if !ok {
+		return otherwise
+	}
 	if !slices.Contains(words, s) {
-		t.fault(key, fmt.Sprintf("%q is none of %s", s, strings.Join(words, ", ")), "write one of them")
-		return words[0]
+		t.fault(key, fmt.Sprintf("%q is none of %s", shorten(s), strings.Join(words, ", ")), "write one of them")
+		return otherwise
 	}
 	return s
 }
@@ -80,82 +116,90 @@ func (t *table) oneOf(key string, words ...string) string {
 // sub is the table under key; an empty one where there is none.
 func (t *table) sub(key string) *table {
 	s := &table{f: t.f, path: t.at(key)}
-	switch v, ok := t.value(key); m := v.(type) {
+	v, ok := t.value(key)
+	if !ok {
+		return s
+	}
+	help := "write [" + bare(s.path) + "] and its keys below it"
+	switch m := v.(type) {
 	case map[string]any:
 		s.m = m
 	case []map[string]any:
-		t.fault(key, "it is a table, and is written as a list of tables", "write ["+bare(t.at(key))+"] with one pair of brackets")
+		t.fault(key, "it is a table, and is written as a list of tables", "write ["+bare(s.path)+"] with one pair of brackets")
+		s.broken = true
 	default:
-		if ok {
-			t.wrongType(key, v, "a table")
-		}
+		t.wrongType(key, v, "a table", help)
+		s.broken = true
 	}
 	return s
 }
 
-// list is the tables of an array of tables.
-func (t *table) list(key string) []*table {
-	var all []*table
-	switch v, ok := t.value(key); m := v.(type) {
+// list is the tables of an array of tables, which has at most most.
+func (t *table) list(key string, most int) []*table {
+	v, ok := t.value(key)
+	if !ok {
+		return nil
+	}
+	help := "write [[" + bare(t.at(key)) + "]] with two pairs of brackets"
+	var entries []any
+	switch m := v.(type) {
 	case []map[string]any:
-		for i, entry := range m {
-			all = append(all, &table{f: t.f, path: fmt.Sprintf("%s[%d]", t.at(key), i), m: entry})
+		for _, entry := range m {
+			entries = append(entries, entry)
 		}
 	case []any: // tables written inline, in an array
-		for i, entry := range m {
-			path := fmt.Sprintf("%s[%d]", t.at(key), i)
-			sub, isTable := entry.(map[string]any)
-			if !isTable {
-				t.f.add(path, "it must be a table, and this is "+kindOf(entry), "")
-			}
-			all = append(all, &table{f: t.f, path: path, m: sub})
-		}
+		entries = m
 	case map[string]any:
-		t.fault(key, "it is a list of tables, and is written as one table", "write [["+bare(t.at(key))+"]] with two pairs of brackets")
+		t.fault(key, "it is a list of tables, and is written as one table", help)
 	default:
-		if ok {
-			t.wrongType(key, v, "a list of tables")
-		}
+		t.wrongType(key, v, "a list of tables", help)
 	}
-	return all
-}
-
-// strings is a table of strings, for env.
-func (t *table) strings(key string) map[string]string {
-	sub := t.sub(key)
-	all := map[string]string{}
-	for _, name := range slices.Sorted(maps.Keys(sub.m)) {
-		all[name] = sub.str(name, "")
+	if len(entries) > most {
+		t.fault(key, fmt.Sprintf("%d of them; at most %d", len(entries), most), "declare fewer")
+		entries = entries[:most]
 	}
-	return all
-}
-
-// refuse files a fault for a key that has gone or has yet to come.
-func (t *table) refuse(key, problem, help string) {
-	if _, ok := t.value(key); ok {
-		t.fault(key, problem, help)
-	}
-}
-
-// later are keys of the schema that this version does not know what to do
-// with: to pass over one would be to ignore the user.
-func (t *table) later(keys ...string) {
-	for _, key := range keys {
-		t.refuse(key, "this version of Castra does not support it yet", "remove it")
-	}
-}
-
-// done files a fault for every key that nothing has asked for.
-func (t *table) done() {
-	for _, key := range slices.Sorted(maps.Keys(t.m)) {
-		if slices.Contains(t.known, key) {
+	var all []*table
+	for i, entry := range entries {
+		path := element(t.at(key), i)
+		m, isTable := entry.(map[string]any)
+		if !isTable {
+			t.f.add(path, "it must be a table, and this is "+kindOf(entry), help)
 			continue
 		}
-		help := "known here: " + strings.Join(slices.Sorted(slices.Values(t.known)), ", ")
-		if near := nearest(key, t.known); near != "" {
-			help = fmt.Sprintf("did you mean %s?", near)
+		all = append(all, &table{f: t.f, path: path, m: m})
+	}
+	return all
+}
+
+// refuse files a fault for a key that has gone.
+func (t *table) refuse(key, problem, help string) {
+	if t.has(key) {
+		t.fault(key, problem, help)
+		delete(t.m, key)
+	}
+}
+
+// done files a fault for every key that nothing has asked for. The later keys
+// are of the schema, and this version does not know what to do with them: to
+// pass over one would be to ignore the user.
+func (t *table) done(later ...string) {
+	known := slices.Sorted(slices.Values(t.known))
+	for _, key := range slices.Sorted(maps.Keys(t.m)) {
+		switch {
+		case slices.Contains(known, key):
+		case slices.Contains(later, key):
+			help := "remove it"
+			if _, number := t.m[key].(int64); key == "cpu" && number {
+				help = "write cpus for their number"
+			}
+			t.fault(key, "this version of Castra does not support this key yet", help)
+		default:
+			help := ""
+			if !t.f.full() { // a suggestion takes a while, and nobody would see it
+				help = suggestion(key, known)
+			}
+			t.fault(key, "unknown key", help)
 		}
-		t.fault(key, "unknown key", help)
 	}
 }
 

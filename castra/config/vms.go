@@ -2,59 +2,43 @@ package config
 
 import (
 	"fmt"
-	"path/filepath"
+	"maps"
 	"regexp"
+	"slices"
 	"strings"
-	"unicode"
 )
 
 const (
-	maxVMs      = 64
-	maxForwards = 256
-	maxCPUs     = 1024
-	maxPort     = 65535
+	maxVMs  = 64
+	maxCPUs = 1024
 
 	defaultCPUs   = 2
-	defaultMemory = 2048
+	defaultMemory = 2048 // MiB
 	sshPort       = 22
 )
 
 // namePattern makes names that are host names, file names and process names
-// everywhere.
+// everywhere, also with an index behind them.
 var namePattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$`)
 
 const nameHelp = "write 1 to 32 lower-case letters, digits and dashes, with no dash at the ends"
 
-func badProjectName(name string) string {
-	switch {
-	case strings.TrimSpace(name) == "":
-		return "it is missing"
-	case len([]rune(name)) > 64:
-		return "it is longer than 64 characters"
-	case strings.ContainsAny(name, `/\`):
-		return "it holds a path separator"
-	}
-	for _, r := range name {
-		if !unicode.IsPrint(r) {
-			return fmt.Sprintf("it holds the character %U", r)
-		}
-	}
-	return ""
-}
-
 // vms reads the tables and expands replicas. Checks that look at more than
 // one VM come after.
 func (l *loader) vms(tables []*table, base Bootstrap) {
+	total := 0
 	for _, t := range tables {
 		vm, count := l.vm(t, base)
-		t.done()
-		if len(l.p.VMs)+count > maxVMs {
-			t.fault("count", fmt.Sprintf("more than %d VMs", maxVMs), "start fewer")
-			return
+		total += count
+		if total <= maxVMs {
+			for i := range count {
+				l.p.VMs = append(l.p.VMs, l.replica(vm, t.path, i, count))
+				l.paths = append(l.paths, t.path)
+			}
 		}
-		for i := range count {
-			l.p.VMs = append(l.p.VMs, l.replica(vm, i, count))
-		}
+	}
+	if total > maxVMs {
+		l.f.add("vms", fmt.Sprintf("%d VMs with all replicas; at most %d", total, maxVMs), "declare fewer, or lower count")
 	}
 	l.checkNames()
 	l.checkForwards()
@@ -63,18 +47,18 @@ func (l *loader) vms(tables []*table, base Bootstrap) {
 
 func (l *loader) vm(t *table, base Bootstrap) (vm VM, count int) {
 	vm.Line = l.f.lines.of(t.path)
-	vm.Role = t.str("name", "")
-	if !namePattern.MatchString(vm.Role) {
-		problem := fmt.Sprintf("%q is no name of a VM", shorten(vm.Role))
-		if vm.Role == "" {
-			problem = "it is missing"
+	if s, ok := t.required("name", nameHelp); ok {
+		if namePattern.MatchString(s) {
+			vm.Role = s
+		} else {
+			t.fault("name", fmt.Sprintf("%q is no name of a VM", shorten(s)), nameHelp)
 		}
-		t.fault("name", problem, nameHelp)
 	}
-	vm.Description = t.str("description", "")
+	vm.Description, _ = t.str("description")
 	count = t.integer("count", 1, 1, maxVMs)
 	if l.single && count > 1 {
 		t.fault("count", "schema 0.1 has no replicas", `write version = "0.2"`)
+		count = 1
 	}
 	vm.CPUs = t.integer("cpus", defaultCPUs, 1, maxCPUs)
 	vm.MemoryMiB = defaultMemory
@@ -82,145 +66,107 @@ func (l *loader) vm(t *table, base Bootstrap) (vm VM, count int) {
 		mib, err := ParseMemory(v)
 		if err != nil {
 			t.fault("memory", err.Error(), memoryForms)
-		} else {
-			vm.MemoryMiB = mib
 		}
+		vm.MemoryMiB = mib
 	}
 	l.images(t, &vm)
 	vm.Overlay = l.overlay(t)
 	vm.SSH = l.ssh(t.sub("ssh"))
-	vm.Forwards = l.forwards(t.list("port_forwards"), vm.SSH.Port, count)
+	vm.Forwards = l.forwards(t, vm.SSH.Port, count)
 	vm.Bootstrap = l.bootstrap(t.sub("bootstrap"), base)
-	t.refuse("managed_image", "there are no managed images any more", `write image = "small", or base_image with a path`)
-	t.later("instances", "checksum", "network", "firmware", "machine", "cpu")
+	t.refuse("managed_image", "there are no managed images any more", `write image = "small", or base_image = "disk.qcow2"`)
+	t.done("instances", "checksum", "network", "firmware", "machine", "cpu")
 	return vm, count
 }
 
-// replica is the i-th VM of a role.
-func (l *loader) replica(vm VM, i, count int) VM {
+// replica is the i-th VM of the role that the table at path gives.
+func (l *loader) replica(vm VM, path string, i, count int) VM {
 	vm.Index = i
 	vm.Name = vm.Role
 	if !l.single {
 		vm.Name = fmt.Sprintf("%s-%d", vm.Role, i)
 	}
-	if vm.Overlay != "" && count > 1 {
-		ext := filepath.Ext(vm.Overlay)
-		vm.Overlay = fmt.Sprintf("%s-%d%s", strings.TrimSuffix(vm.Overlay, ext), i, ext)
+	if count > 1 {
+		vm.Overlay = numbered(vm.Overlay, i)
 	}
-	if vm.Bootstrap.Script == "" {
-		vm.Bootstrap.Script = l.defaultScript(vm)
+	vm.Forwards = slices.Clone(vm.Forwards)
+	vm.Bootstrap.Env = maps.Clone(vm.Bootstrap.Env)
+	if vm.Bootstrap.Script == "" && vm.Role != "" {
+		vm.Bootstrap.Script = l.defaultScript(vm, path)
+	}
+	if i == 0 {
+		l.checkScriptless(vm.Bootstrap, join(path, "bootstrap"))
 	}
 	return vm
 }
 
 func (l *loader) images(t *table, vm *VM) {
-	vm.Image = t.str("image", "")
-	if _, ok := t.m["image"]; ok && vm.Image != "small" {
-		t.fault("image", fmt.Sprintf("%q is no image this version of Castra knows", shorten(vm.Image)), `write image = "small", or base_image with a path`)
-	}
-	path := t.str("base_image", "")
-	if _, ok := t.m["base_image"]; ok {
-		switch {
-		case vm.Image != "":
-			t.fault("base_image", "image is given too", "keep one of them")
-		case strings.Contains(path, "://"):
-			t.fault("base_image", "this version of Castra does not download images yet", "download it, check its digest, and write its path")
-		default:
-			vm.BaseImage = l.file(t, "base_image", path)
+	const imageHelp = `write image = "small", or base_image = "disk.qcow2"`
+	if s, ok := t.str("image"); ok {
+		if vm.Image = s; s != "small" {
+			t.fault("image", fmt.Sprintf("%q is no image this version of Castra knows", shorten(s)), imageHelp)
 		}
 	}
-	vm.Kernel = l.file(t, "kernel", t.str("kernel", ""))
-	vm.Initrd = l.file(t, "initrd", t.str("initrd", ""))
-	vm.Append = t.str("append", "")
-	if _, ok := t.m["kernel"]; !ok {
-		t.needs("initrd", "kernel")
-		t.needs("append", "kernel")
+	url := ""
+	if s, ok := t.m["base_image"].(string); ok && strings.Contains(s, "://") {
+		url = s
 	}
-}
-
-// needs files a fault for key when it stands without the other.
-func (t *table) needs(key, other string) {
-	if _, ok := t.m[key]; ok {
-		t.fault(key, "it means nothing without "+other, "add "+other+", or remove it")
-	}
-}
-
-func (l *loader) overlay(t *table) string {
-	s := t.str("overlay", "")
-	_, given := t.m["overlay"]
 	switch {
-	case !given:
-		return ""
-	case s == "" || strings.HasSuffix(s, "/"):
-		t.fault("overlay", "it is no path of a file", "write a path that ends in .qcow2, or leave it out")
-		return ""
+	case t.has("image") && t.has("base_image"):
+		t.value("base_image")
+		t.fault("base_image", "image is given too", "keep one of the two")
+	case url != "":
+		t.value("base_image")
+		t.fault("base_image", "this version of Castra does not download images", "download "+shorten(url)+", check its digest, and write the path of the file")
+	default:
+		vm.BaseImage = l.file(t, "base_image")
 	}
-	if rest, inside := strings.CutPrefix(s, ".castra/"); inside {
-		if !filepath.IsLocal(rest) {
-			t.fault("overlay", "it leads out of the workspace", "leave out the ..")
-			return ""
+	vm.Kernel = l.file(t, "kernel")
+	vm.Initrd = l.file(t, "initrd")
+	vm.Append, _ = t.str("append")
+	for _, key := range []string{"initrd", "append"} {
+		if t.has(key) && !t.has("kernel") {
+			t.fault(key, "it means nothing without kernel", "add kernel, or remove it")
 		}
-		return ".castra/" + filepath.Clean(rest)
 	}
-	return l.path(t, "overlay", s)
 }
+
+var userPattern = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]{0,31}$`)
 
 func (l *loader) ssh(t *table) SSH {
-	s := SSH{User: t.str("user", ""), Port: t.integer("port", sshPort, 1, maxPort)}
-	if !regexp.MustCompile(`^([a-z_][a-z0-9_-]{0,31})?$`).MatchString(s.User) {
-		t.fault("user", fmt.Sprintf("%q is no name of a user", shorten(s.User)), "write a login name of the guest")
+	var s SSH
+	if user, ok := t.str("user"); ok {
+		if s.User = user; !userPattern.MatchString(user) {
+			t.fault("user", fmt.Sprintf("%q is no name of a user", shorten(user)), "write a login name of the guest: letters, digits, _, . and -, at most 32")
+		}
 	}
-	s.Identity = l.file(t, "identity", t.str("identity", ""))
+	s.Port = t.integer("port", sshPort, 1, maxPort)
+	s.Identity = l.file(t, "identity")
 	t.done()
 	return s
 }
 
-// checkNames looks at the names that came of the expansion.
+// checkNames refuses two definitions that answer to one name: those of their
+// VMs, and the role, which may stand for a lone VM.
 func (l *loader) checkNames() {
-	first := map[string]VM{}
-	for _, vm := range l.p.VMs {
-		before, taken := first[vm.Name]
-		if !taken {
-			first[vm.Name] = vm
+	owners := map[string]int{}
+	told := map[[2]string]bool{}
+	for i, vm := range l.p.VMs {
+		if vm.Role == "" {
 			continue
 		}
-		l.f.addAt(vm.Line, "vms.name", fmt.Sprintf("VM %s is there twice: this one, and the one of line %d", vm.Name, before.Line),
-			"give one another name, or raise count")
-	}
-}
-
-// checkOverlays refuses a file that two VMs would write to, and one that a VM
-// boots from.
-func (l *loader) checkOverlays() {
-	owners := map[string]VM{}
-	images := map[string]VM{}
-	for _, vm := range l.p.VMs {
-		if vm.BaseImage != "" {
-			images[realPath(vm.BaseImage)] = vm
+		for _, name := range []string{vm.Role, vm.Name} {
+			owner, taken := owners[name]
+			if !taken {
+				owners[name] = i
+				continue
+			}
+			pair := [2]string{l.paths[owner], l.paths[i]}
+			if pair[0] != pair[1] && !told[pair] {
+				told[pair] = true
+				l.f.add(l.paths[i]+".name", fmt.Sprintf("the name %s is taken by %s on line %d", name, pair[0], l.p.VMs[owner].Line),
+					"give one of the two another name")
+			}
 		}
 	}
-	for _, vm := range l.p.VMs {
-		if vm.Overlay == "" {
-			continue
-		}
-		path := realPath(vm.Overlay)
-		if other, ok := images[path]; ok {
-			l.f.addAt(vm.Line, "vms.overlay", fmt.Sprintf("%s is the base image of %s, and would be thrown away at down", vm.Overlay, other.Name), "give the overlay a path of its own")
-		}
-		if other, ok := owners[path]; ok {
-			l.f.addAt(vm.Line, "vms.overlay", fmt.Sprintf("%s and %s would both write to %s", other.Name, vm.Name, vm.Overlay), "give each a path of its own")
-		}
-		owners[path] = vm
-	}
-}
-
-// realPath resolves what can be resolved: the file itself may not exist yet.
-func realPath(path string) string {
-	if real, err := filepath.EvalSymlinks(path); err == nil {
-		return real
-	}
-	if dir, err := filepath.EvalSymlinks(filepath.Dir(path)); err == nil {
-		return filepath.Join(dir, filepath.Base(path))
-	}
-	return path
 }
