@@ -153,7 +153,7 @@ func (r *raw) round(ctx context.Context) (up, down time.Duration, err error) {
 		return 0, 0, err
 	}
 	select {
-	case <-ended:
+	case <-ended: //nolint:errcheck // any end will do
 		return up, time.Since(began), nil
 	case <-ctx.Done():
 		return 0, 0, errors.New("the guest did not power off")

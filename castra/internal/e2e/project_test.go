@@ -28,7 +28,6 @@ const (
 var (
 	shared string // directory of this test run
 	binary string // a compiled magefile that imports castra
-	home   string // CASTRA_HOME of the run, so that the guest is built once
 )
 
 func TestMain(m *testing.M) {
@@ -59,10 +58,6 @@ var compile = sync.OnceValue(func() error {
 	cmd.Dir = dir
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("compile the magefile: %w\n%s", err, out)
-	}
-	home = os.Getenv("CASTRA_HOME")
-	if home == "" {
-		home = filepath.Join(shared, "home")
 	}
 	return nil
 })
@@ -149,7 +144,8 @@ func (r result) String() string {
 func (p *project) command(ctx context.Context, args ...string) (*exec.Cmd, *bytes.Buffer, *bytes.Buffer) {
 	cmd := exec.CommandContext(ctx, binary, args...)
 	cmd.Dir = p.dir
-	cmd.Env = append(append(os.Environ(), "CASTRA_HOME="+home, "CASTRA_CONFIG="), p.env...)
+	// CASTRA_HOME is the user's: it keeps the guest, and the workspace is elsewhere.
+	cmd.Env = append(append(os.Environ(), "CASTRA_CONFIG="), p.env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a terminal's Ctrl-C reaches a group
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr

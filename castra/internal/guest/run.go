@@ -81,7 +81,7 @@ func within(limit time.Duration, done <-chan error) bool {
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	select {
-	case <-done:
+	case <-done: //nolint:errcheck // the caller has a better cause
 		return true
 	case <-timer.C:
 		return false

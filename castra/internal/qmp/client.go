@@ -169,7 +169,7 @@ func (c *Client) HumanMonitor(ctx context.Context, line string) (string, error) 
 // and always returns nil.
 func (c *Client) Close() error {
 	c.close.Do(func() {
-		c.relay.fail(net.ErrClosed)
+		_ = c.relay.fail(net.ErrClosed)
 		c.turn <- struct{}{} // SocketMonitor must be idle before it is disconnected
 		_ = c.monitor.Disconnect()
 		<-c.turn

@@ -48,13 +48,13 @@ type message struct {
 
 func startRelay(server, inner net.Conn, lines *bufio.Reader) *relay {
 	r := &relay{server: server, inner: inner}
-	r.done.Go(func() { r.fail(r.fromQEMU(lines)) })
+	r.done.Go(func() { _ = r.fail(r.fromQEMU(lines)) })
 	r.done.Go(func() {
 		_, err := io.Copy(server, inner)
 		if err == nil {
 			err = net.ErrClosed
 		}
-		r.fail(err)
+		_ = r.fail(err)
 	})
 	return r
 }
@@ -66,7 +66,7 @@ func (r *relay) call(ctx context.Context, id string, run func() error) (*message
 	if err := r.expect(id); err != nil {
 		return nil, err
 	}
-	stop := context.AfterFunc(ctx, func() { r.fail(fmt.Errorf("no reply: %w", ctx.Err())) })
+	stop := context.AfterFunc(ctx, func() { _ = r.fail(fmt.Errorf("no reply: %w", ctx.Err())) })
 	defer stop()
 	err := run()
 	r.mu.Lock()
