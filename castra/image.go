@@ -29,6 +29,18 @@ func (e *NoImageError) Hint() string {
 	return `set image = "small" or base_image = "path/to/disk.qcow2" in [[vms]], or CASTRA_QCOW to a path`
 }
 
+// EnsureImage makes the image called name under Options.Home where it is not
+// there yet, and gives the path of its disk. Reporter hears of the progress;
+// nil is silence.
+func EnsureImage(ctx context.Context, o Options, name string, r event.Reporter) (disk string, err error) {
+	home, err := homeOf(o)
+	if err != nil {
+		return "", err
+	}
+	base, err := (&Project{Reporter: r, home: home}).makeImage(ctx, name)
+	return base.Path, err
+}
+
 // baseImage finds the disk a VM boots from, in this order: base_image, image,
 // CASTRA_QCOW, the workspace's default image. Its header is looked at each
 // time: QEMU must never be given an image that names files of the host.

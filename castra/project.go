@@ -65,7 +65,7 @@ func Open(o Options) (*Project, error) {
 	}
 	cfg, err := config.Load(file)
 	if err != nil {
-		return nil, err
+		return nil, unreadable(file, err)
 	}
 	p := &Project{options: o, config: cfg, home: home, id: workspace.ID(cfg.Name, cfg.Dir)}
 	p.root = cfg.StateDir
@@ -100,7 +100,24 @@ func OpenRecorded(o Options) (p *Project, fault, err error) {
 	return &Project{options: o, home: home, root: ws.Root, id: ws.ID}, fault, nil
 }
 
-var errNoHome = errors.New("no home directory: set CASTRA_HOME, or [project] state_dir to an absolute path")
+var errNoHome = &usageError{"no home directory: set CASTRA_HOME, or [project] state_dir to an absolute path"}
+
+// unreadable names the file where the system's error names a part of its path.
+func unreadable(file string, err error) error {
+	if as[config.Faults](err) || as[*config.Error](err) {
+		return err
+	}
+	return fmt.Errorf("configuration %s: %w", file, cause(err))
+}
+
+// cause is what the system said, without the operation and path around it.
+func cause(err error) error {
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		return path.Err
+	}
+	return err
+}
 
 // locate finds castra.toml, and the absolute path of CASTRA_HOME ("" where
 // there is no home directory to derive it from).
@@ -118,16 +135,22 @@ func locate(o Options) (file, home string, err error) {
 	if file, err = filepath.Abs(file); err != nil {
 		return "", "", err
 	}
-	home = o.Home
-	if home == "" {
-		user, err := os.UserHomeDir()
-		if err == nil && filepath.IsAbs(user) {
-			home = filepath.Join(user, ".castra")
+	home, err = homeOf(o)
+	return file, home, err
+}
+
+func homeOf(o Options) (string, error) {
+	if o.Home != "" {
+		if !filepath.IsAbs(o.Home) {
+			return "", &usageError{fmt.Sprintf("CASTRA_HOME %q is not an absolute path", o.Home)}
 		}
-	} else if !filepath.IsAbs(home) {
-		return "", "", &usageError{fmt.Sprintf("CASTRA_HOME %q is not an absolute path", home)}
+		return o.Home, nil
 	}
-	return file, home, nil
+	user, err := os.UserHomeDir()
+	if err != nil || !filepath.IsAbs(user) {
+		return "", nil
+	}
+	return filepath.Join(user, ".castra"), nil
 }
 
 // StateRoot is the absolute path of the project's workspace.

@@ -1,5 +1,7 @@
 package castra
 
+//mage:multiline
+
 import (
 	"context"
 	"encoding/json"

@@ -57,7 +57,7 @@ func (p *Process) WaitExit(ctx context.Context) error {
 	if errors.Is(err, unix.ESRCH) {
 		return nil
 	}
-	if err != nil || ended(p.PID) {
+	if err != nil {
 		return p.pollExit(ctx)
 	}
 	defer unix.Close(fd)
@@ -75,7 +75,9 @@ func (p *Process) WaitExit(ctx context.Context) error {
 	}
 }
 
-// ended tells that no process with this PID runs; a zombie has ended.
+// ended tells that no process with this PID runs; a zombie has ended. While
+// other threads than the first live, so do the files and locks of a process
+// whose state is that of a zombie already.
 func ended(pid int) bool {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
@@ -84,7 +86,11 @@ func ended(pid int) bool {
 	// The command name may hold spaces and parentheses: the state follows the last one.
 	rest := b[bytes.LastIndexByte(b, ')')+1:]
 	fields := bytes.Fields(rest)
-	return len(fields) > 0 && (fields[0][0] == 'Z' || fields[0][0] == 'X')
+	if len(fields) == 0 || fields[0][0] != 'Z' && fields[0][0] != 'X' {
+		return false
+	}
+	threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	return err != nil || len(threads) <= 1
 }
 
 // PortOwner names the process that listens on a port of this computer, as

@@ -17,7 +17,7 @@ var update = flag.Bool("update", false, "write the golden files")
 func defaultSpec() Spec {
 	return Spec{
 		Binary: "/usr/bin/qemu-system-x86_64", Dir: "/ws", Name: "web-0", UUID: "00000000-0000-8000-8000-000000000001",
-		Machine: "pc", Accelerator: Accelerator{Name: "tcg"}, CPUs: 2, MemoryMiB: 2048,
+		Machine: "q35", Accelerator: Accelerator{Name: "tcg"}, CPUs: 2, MemoryMiB: 2048,
 		Overlay: "/ws/overlays/o.qcow2", Seed: "/ws/overlays/web-0-seed.iso",
 		Forwards: []Forward{{"127.0.0.1", 0, 22, "tcp"}},
 		Pidfile:  "/ws/web-0.pid", Monitor: "web-0.qmp", SerialLog: "/ws/logs/web-0-serial.log", Sandbox: true,

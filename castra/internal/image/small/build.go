@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -119,18 +120,20 @@ func (b *builder) makeBoot(ctx context.Context) error {
 	modules.unpack = func(ctx context.Context, file string) ([]byte, error) {
 		return command{path: busybox, args: []string{"xzcat", file}}.run(ctx)
 	}
-	loaded := make(map[string]bool)
+	inInitrd := make(map[string]bool)
+	list, err := modules.order(ctx, diskModules, inInitrd)
+	if err != nil {
+		return err
+	}
+	if err := b.writeInitrd(busybox, list); err != nil {
+		return err
+	}
 	for _, set := range moduleSets {
-		list, err := modules.order(ctx, set, loaded)
+		list, err := modules.order(ctx, set, maps.Clone(inInitrd))
 		if err != nil {
 			return err
 		}
-		if set.name == diskSet {
-			err = b.writeInitrd(busybox, list)
-		} else {
-			err = b.addModules(set.name, list)
-		}
-		if err != nil {
+		if err := b.addModules(set.name, list); err != nil {
 			return err
 		}
 	}

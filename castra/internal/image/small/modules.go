@@ -19,18 +19,18 @@ type moduleSet struct {
 	optional []string
 }
 
-// diskSet is in the initrd; the others are on the root file system.
+// diskModules are in the initrd. The sets are on the root file system; each is loaded by itself, after those of the initrd, so no
+// module may be in two that meet in one boot: seed serves a disk, cdrom a drive.
+var diskModules = moduleSet{name: "disk", want: []string{"virtio_pci", "virtio_blk", "ext4"}}
+
 var moduleSets = []moduleSet{
-	{name: diskSet, want: []string{"virtio_pci", "virtio_blk", "ext4"}},
 	{name: "random", want: []string{"virtio_rng"}},
 	{name: "network", want: []string{"virtio_net", "af_packet"}},
 	{name: "seed", want: []string{"isofs"}},
 	{name: "button", want: []string{"evdev", "button"}},
-	{name: "cdrom", optional: []string{"ata_piix", "ahci", "sr_mod"}},
+	{name: "cdrom", want: []string{"isofs"}, optional: []string{"ata_piix", "ahci", "sr_mod"}},
 	{name: "rest", optional: []string{"virtio_balloon", "vmgenid"}},
 }
-
-const diskSet = "disk"
 
 // kernelModules are the modules of one kernel: name to file, and the names of those built in.
 type kernelModules struct {

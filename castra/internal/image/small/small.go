@@ -89,7 +89,7 @@ func build(ctx context.Context, home string, progress func(string)) (Guest, erro
 	if err != nil {
 		return Guest{}, err
 	}
-	defer unlock()
+	defer func() { _ = unlock() }() // it goes with the process all the same
 	if g, ok := Lookup(home); ok {
 		return g, nil
 	}
@@ -174,7 +174,7 @@ func dirName() string { return "small-" + recipeDigest()[:12] }
 // recipeDigest covers what goes in and how: the embedded files and the constants of the build.
 func recipeDigest() string {
 	h := sha256.New()
-	fmt.Fprintln(h, recipe, guestPackages, kernelPackage, moduleSets, fatSectors, rootSectors)
+	fmt.Fprintln(h, recipe, guestPackages, kernelPackage, diskModules, moduleSets, fatSectors, rootSectors)
 	err := fs.WalkDir(guestFiles, "root", func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
