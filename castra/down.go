@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -99,10 +100,11 @@ type ended struct {
 func (c *command) takeDown(ctx context.Context, vm string, l qemu.Ladder, reason string) (ended, error) {
 	began := time.Now()
 	r, _ := c.session.get(vm)
-	if pid, err := qemu.Holder(c.ws.Pidfile(vm)); err == nil && pid != 0 {
-		c.events.Emit(event.ShutdownRequested{VM: vm, Reason: reason})
-	}
-	outcome, err := qemu.Stop(ctx, target(c.ws.Layout, vm, r), l, c.events.Emit)
+	var first sync.Once
+	outcome, err := qemu.Stop(ctx, target(c.ws.Layout, vm, r), l, func(e event.Event) { // called once it is known to run
+		first.Do(func() { c.events.Emit(event.ShutdownRequested{VM: vm, Reason: reason}) })
+		c.events.Emit(e)
+	})
 	if err != nil {
 		return ended{}, &VMError{Op: c.name, VM: vm, Phase: "shutdown", Err: err, Next: "mage down tries again"}
 	}

@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"castra.example/castra/castra/internal/workspace"
 	scaffold "castra.example/castra/template"
@@ -35,8 +37,8 @@ func Scaffold(ctx context.Context, s Scaffolding) error {
 	if s.Name == "" {
 		s.Name = filepath.Base(dir)
 	}
-	if strings.ContainsAny(s.Name, "\"\\\n") {
-		return &usageError{fmt.Sprintf("project name %q: quotes, backslashes and line breaks are not allowed", s.Name)}
+	if strings.ContainsAny(s.Name, `"\`) || strings.ContainsFunc(s.Name, unicode.IsControl) || !utf8.ValidString(s.Name) {
+		return &usageError{fmt.Sprintf("project name %q: quotes, backslashes, line breaks and other control characters are not allowed", s.Name)}
 	}
 	if s.Out == nil {
 		s.Out = io.Discard

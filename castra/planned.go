@@ -32,6 +32,9 @@ type VMPlan struct {
 // Plan tells what Up would do, and touches nothing. An image that Up would
 // have to make first has an empty path.
 func (p *Project) Plan(ctx context.Context) (*ProjectPlan, error) {
+	if p.fault != nil {
+		return nil, p.fault
+	}
 	s, err := p.site(ctx, p.config.VMs, nil)
 	if err != nil {
 		return nil, err

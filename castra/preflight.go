@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"strconv"
+	"syscall"
 
 	"castra.example/castra/castra/config"
 	"castra.example/castra/castra/internal/host"
@@ -16,7 +17,8 @@ import (
 // start with.
 const diskPerVM = 256 << 20
 
-// PortError says: the host port of a forward is held by another process.
+// PortError says: the host port of a forward cannot be listened on, most often
+// since another process holds it.
 type PortError struct {
 	VM      string
 	Forward Forward
@@ -27,13 +29,24 @@ type PortError struct {
 }
 
 func (e *PortError) Error() string {
-	return fmt.Sprintf("VM %s: forward %s:%d: the port is held by %s (%s:%d)", e.VM, e.Forward.HostIP, e.Forward.HostPort, orUnknown(e.Owner), e.File, e.Line)
+	cause := "the port is held by " + orUnknown(e.Owner)
+	if errno := syscall.Errno(0); errors.As(e.Err, &errno) && errno != syscall.EADDRINUSE {
+		cause = errno.Error()
+	}
+	return fmt.Sprintf("VM %s: forward %s:%d: %s (%s:%d)", e.VM, e.Forward.HostIP, e.Forward.HostPort, cause, e.File, e.Line)
 }
 func (e *PortError) Unwrap() error { return e.Err }
 
 // Hint says what to do next.
 func (e *PortError) Hint() string {
-	return "end that process, or leave out host to let the kernel choose a free port"
+	switch {
+	case errors.Is(e.Err, syscall.EADDRNOTAVAIL):
+		return "host_ip must be an address of this computer; 127.0.0.1 is the default"
+	case errors.Is(e.Err, syscall.EACCES):
+		return "choose a port above 1023, or leave out host to let the kernel choose one"
+	default:
+		return "end that process, or leave out host to let the kernel choose a free port"
+	}
 }
 
 // RoomError says: there is too little memory or disk for the VMs to start.

@@ -51,6 +51,7 @@ type Project struct {
 
 	options Options
 	config  *config.Project // nil when castra.toml could not be read
+	fault   error           // why it could not
 	home    string
 	root    string
 	id      string
@@ -80,7 +81,8 @@ func Open(o Options) (*Project, error) {
 
 // OpenRecorded is Open for looking at and ending what runs: when castra.toml
 // has become unreadable since, it takes the workspace that an earlier command
-// made for it, and gives the fault beside the project.
+// made for it, and gives the fault beside the project. Up and Plan, which need
+// castra.toml, then fail with it.
 func OpenRecorded(o Options) (p *Project, fault, err error) {
 	if p, fault = Open(o); fault == nil {
 		return p, nil, nil
@@ -97,7 +99,7 @@ func OpenRecorded(o Options) (p *Project, fault, err error) {
 	if err != nil {
 		return nil, nil, fault
 	}
-	return &Project{options: o, home: home, root: ws.Root, id: ws.ID}, fault, nil
+	return &Project{options: o, fault: fault, home: home, root: ws.Root, id: ws.ID}, fault, nil
 }
 
 var errNoHome = &usageError{"no home directory: set CASTRA_HOME, or [project] state_dir to an absolute path"}

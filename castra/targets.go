@@ -39,7 +39,8 @@ func Down(ctx context.Context) error {
 	return exit(p.Down(ctx))
 }
 
-// Clean removes the project's cached images, overlays and logs.
+// Clean removes the project's images, overlays and logs.
+// All of these are caches, made again when needed.
 // It refuses while VMs run; CASTRA_FORCE=1 stops them first.
 func Clean(ctx context.Context) error {
 	p, err := openRecorded()
@@ -102,7 +103,7 @@ func Exec(ctx context.Context, vm, cmd string) error {
 	return exit(p.Exec(ctx, vm, Command{cmd, os.Stdin, os.Stdout, os.Stderr}))
 }
 
-// Init scaffolds castra.toml, a magefile and a bootstrap script.
+// Init writes castra.toml, a magefile and a bootstrap script.
 // It writes into the directory and keeps files that are there.
 func Init(
 	ctx context.Context,

@@ -43,6 +43,9 @@ type UpOptions struct {
 // a VM fails, or ctx ends, those that this call started are taken down. A
 // failed bootstrap leaves its VM running to be looked at.
 func (p *Project) Up(ctx context.Context, o UpOptions) error {
+	if p.fault != nil {
+		return p.fault
+	}
 	vms, err := selectVMs(p.config.VMs, o.VMs)
 	if err != nil {
 		return err

@@ -1,7 +1,6 @@
 package qemu
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -83,14 +82,14 @@ func checkOverlay(path string) error {
 	return nil
 }
 
-// bounded keeps the first bytes written to it and drops the rest.
-type bounded struct{ bytes.Buffer }
+// bounded keeps the first bytes written to it and drops the rest. It has no
+// other method of a buffer: os/exec would rather use ReadFrom, which has no
+// bound.
+type bounded struct{ kept []byte }
 
 func (b *bounded) Write(p []byte) (int, error) {
-	if room := stderrLimit - b.Len(); room > 0 {
-		b.Buffer.Write(p[:min(room, len(p))])
-	}
+	b.kept = append(b.kept, p[:min(stderrLimit-len(b.kept), len(p))]...)
 	return len(p), nil
 }
 
-func (b *bounded) String() string { return strings.TrimSpace(b.Buffer.String()) }
+func (b *bounded) String() string { return strings.TrimSpace(string(b.kept)) }

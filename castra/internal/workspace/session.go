@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -102,8 +103,11 @@ func (w *Workspace) LoadSession() (*Session, error) {
 		return nil, &RecordError{w.Session(), fmt.Errorf("schema version %d is newer than this Castra's %d", s.Schema, schemaVersion), true}
 	}
 	for name := range s.VMs {
-		if s.VMs[name].Name != name {
+		switch {
+		case s.VMs[name].Name != name:
 			return nil, &RecordError{Path: w.Session(), Err: fmt.Errorf("VM %q is filed under %q", s.VMs[name].Name, name)}
+		case name == "" || filepath.Base(name) != name || !filepath.IsLocal(name):
+			return nil, &RecordError{Path: w.Session(), Err: fmt.Errorf("%q is no name of a VM", name)} // it would lead out of the workspace
 		}
 	}
 	if s.VMs == nil {

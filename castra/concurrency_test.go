@@ -1,0 +1,184 @@
+package castra
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"castra.example/castra/castra/event"
+)
+
+// beside runs second while first holds the workspace: it begins when first
+// has launched a VM, and first goes on when second has said that it waits.
+func (w *world) beside(first, second func(p *Project) error) (err1, err2 error, waited string) {
+	w.Helper()
+	var group sync.WaitGroup
+	defer group.Wait()
+	waits := make(chan string, 1)
+	late := &recorder{}
+	late.on(func(e event.Event) {
+		if m, ok := e.(event.Message); ok && strings.HasPrefix(m.Text, "waiting for ") {
+			waits <- m.Text
+		}
+	})
+	ended := make(chan error, 1)
+	var once sync.Once
+	w.events.on(func(e event.Event) {
+		if e.Kind() != "vm.launched" {
+			return
+		}
+		once.Do(func() {
+			p := w.open()
+			p.Reporter = late
+			group.Go(func() { ended <- second(p) })
+			waited = <-waits
+		})
+	})
+	err1 = first(w.open())
+	w.events.on(nil)
+	return err1, <-ended, waited
+}
+
+func TestTwoUpsAtOnce(t *testing.T) {
+	w := newWorld(t, patient, vm("web"), vm("db"))
+	up := func(p *Project) error { return p.Up(t.Context(), UpOptions{}) }
+	err1, err2, waited := w.beside(up, up)
+	require.NoError(t, err1)
+	require.NoError(t, err2)
+	require.Contains(t, waited, fmt.Sprintf(`waiting for "mage up" (pid %d, since `, os.Getpid()))
+	require.Contains(t, waited, "at most 10m0s")
+	require.Len(t, w.running(), 2)
+	w.down()
+	w.cleanSlate()
+}
+
+func TestUpBesideDown(t *testing.T) {
+	w := newWorld(t, patient, vm("web"))
+	err1, err2, waited := w.beside(
+		func(p *Project) error { return p.Up(t.Context(), UpOptions{}) },
+		func(p *Project) error { return p.Down(t.Context()) })
+	require.NoError(t, err1)
+	require.NoError(t, err2)
+	require.Contains(t, waited, `"mage up"`)
+	w.cleanSlate()
+}
+
+// A command that gives up waiting for another leaves it alone.
+func TestCancelledWhileWaiting(t *testing.T) {
+	w := newWorld(t, patient, vm("web"))
+	ctx, cancel := w.cancellable()
+	err1, err2, _ := w.beside(
+		func(p *Project) error { return p.Up(t.Context(), UpOptions{}) },
+		func(p *Project) error {
+			cancelOn(p, "message", cancel)
+			return p.Down(ctx)
+		})
+	require.NoError(t, err1)
+	require.ErrorIs(t, err2, context.Canceled)
+	require.ErrorContains(t, err2, "lock workspace ")
+	require.Equal(t, "running", w.status("web-0").State)
+	w.down()
+	w.cleanSlate()
+}
+
+// cancelOn calls cancel when the first event of that kind has been heard.
+func cancelOn(p *Project, kind event.Kind, cancel func()) {
+	next := p.Reporter
+	p.Reporter = reporterFunc(func(r event.Record) {
+		next.Report(r)
+		if r.Event.Kind() == kind {
+			cancel()
+		}
+	})
+}
+
+type reporterFunc func(event.Record)
+
+func (f reporterFunc) Report(r event.Record) { f(r) }
+
+// A2: wherever an up is interrupted, what it started is taken down again.
+func TestUpCancelled(t *testing.T) {
+	for _, kind := range []event.Kind{
+		"", "command.accepted", "message", "vm.overlay.prepared", "vm.launched", "vm.ready",
+		"bootstrap.planned", "bootstrap.started", "bootstrap.output",
+	} {
+		t.Run(string(kind), func(t *testing.T) {
+			w := newWorld(t, patient)
+			w.personality("slow-boot=200ms")
+			if kind == "vm.launched" { // ended in the middle of the wait
+				w.personality("slow-boot=60s")
+			}
+			w.configure(patient, w.bootstrapped("web", "echo begun\nexec sleep 60"), vm("db"))
+			ctx, cancel := w.cancellable()
+			p := w.open()
+			if kind == "" {
+				cancel()
+			}
+			cancelOn(p, kind, cancel)
+			err := p.Up(ctx, UpOptions{})
+			require.ErrorIs(t, err, context.Canceled)
+			w.cleanSlate()
+			w.personality("")
+			w.configure(patient, w.bootstrapped("web", ":"), vm("db"))
+			w.up()
+			w.down()
+			w.cleanSlate()
+		})
+	}
+}
+
+// What ran before an up that is interrupted goes on running.
+func TestUpCancelledSparesWhatRan(t *testing.T) {
+	w := newWorld(t, patient, vm("web"), vm("db"))
+	w.up("db")
+	w.personality("slow-boot=60s")
+	ctx, cancel := w.cancellable()
+	p := w.open()
+	cancelOn(p, "vm.launched", cancel)
+	require.ErrorIs(t, p.Up(ctx, UpOptions{}), context.Canceled)
+	require.Equal(t, []string{"web-0 stopped", "db-0 running"}, w.states())
+	w.down()
+	w.cleanSlate()
+}
+
+// B1, B2: looking takes no lock and writes nothing, at any moment of an up.
+func TestLookingWritesNothing(t *testing.T) {
+	w := newWorld(t, patient, vm("web"))
+	w.personality("slow-boot=60s")
+	ctx, cancel := w.cancellable()
+	looked := 0
+	look := func() {
+		before := snapshot(t, w.home)
+		for range 3 {
+			s, err := w.open().Status(t.Context())
+			require.NoError(t, err)
+			require.Len(t, s.VMs, 1)
+			_, err = w.open().Ports(t.Context())
+			require.NoError(t, err)
+			_, err = w.open().Plan(t.Context())
+			require.NoError(t, err)
+		}
+		require.Equal(t, before, snapshot(t, w.home))
+		looked++
+	}
+	w.events.on(func(e event.Event) {
+		switch e.Kind() {
+		case "command.accepted", "vm.overlay.prepared", "vm.launched": // the up stands still meanwhile
+			look()
+		}
+		if e.Kind() == "vm.launched" {
+			require.Equal(t, "booting", w.status("web-0").State)
+			cancel()
+		}
+	})
+	require.ErrorIs(t, w.open().Up(ctx, UpOptions{}), context.Canceled)
+	w.events.on(nil)
+	require.Equal(t, 3, looked)
+	look()
+	w.cleanSlate()
+}
