@@ -8,27 +8,18 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"time"
 
 	"castra.example/castra/castra/event"
-	"castra.example/castra/castra/internal/guest"
 	"castra.example/castra/castra/internal/host"
-	"castra.example/castra/castra/internal/logs"
 	"castra.example/castra/castra/internal/qemu"
 	"castra.example/castra/castra/internal/seed"
 	"castra.example/castra/castra/internal/workspace"
 )
 
 const (
-	// emulationFactor is by how much waits for a guest grow without hardware
-	// acceleration.
-	emulationFactor = 2.5
-	reportEvery     = 5 * time.Second
-	exitGrace       = 500 * time.Millisecond
-	tailLines       = 20
-	loopback        = "127.0.0.1"
+	exitGrace = 500 * time.Millisecond
+	loopback  = "127.0.0.1"
 )
 
 // prepare records the intent to start these VMs, reserves their overlays, and
@@ -210,110 +201,4 @@ func eventForwards(fs []workspace.Forward) []event.Forward {
 		out = append(out, event.Forward(f))
 	}
 	return out
-}
-
-// awaitReady waits until the guest lets us in and runs a command, or its QEMU
-// ends, or the time is over.
-func (u *upRun) awaitReady(ctx context.Context, p vmPlan) error {
-	r, _ := u.session.get(p.Name)
-	if r.SSH.Port == 0 { // a killed up launched it and did not come to record the ports
-		inForce, err := qemu.Forwards(ctx, target(u.ws.Layout, p.Name, r))
-		if err == nil {
-			err = setForwards(&r, p, inForce)
-		}
-		if err != nil {
-			return u.fault(p.Name, "boot", err)
-		}
-	}
-	login, err := login(r)
-	if err != nil {
-		return u.fault(p.Name, "boot", err)
-	}
-	limit := waitLimit(p)
-	limited, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	limited, stop := context.WithCancelCause(limited)
-	defer stop(nil)
-	go watch(limited, u, p.Name, r, limit, stop)
-	client, err := guest.Wait(limited, login, nil)
-	if err != nil {
-		if ended := context.Cause(limited); errors.As(ended, new(*qemu.ExitedError)) {
-			err = ended
-		}
-		return u.fault(p.Name, fmt.Sprintf("boot: no SSH after %s", time.Since(r.Launched).Round(100*time.Millisecond)), err)
-	}
-	client.Close()
-	r.Ready = time.Now().UTC()
-	if err := u.session.put(r); err != nil {
-		return u.fault(p.Name, "boot", err)
-	}
-	u.events.Emit(event.Ready{VM: p.Name, User: r.SSH.User, Host: r.SSH.Host, Port: r.SSH.Port, ElapsedMS: r.Ready.Sub(r.Launched).Milliseconds()})
-	return nil
-}
-
-// watch tells every few seconds what is waited for, and ends the wait when
-// QEMU has ended.
-func watch(ctx context.Context, u *upRun, vm string, r workspace.VM, limit time.Duration, stop context.CancelCauseFunc) {
-	ended := make(chan struct{})
-	if proc, err := host.OpenProcess(r.PID); err == nil {
-		go func() {
-			defer proc.Release()
-			if proc.WaitExit(ctx) == nil {
-				close(ended)
-			}
-		}()
-	}
-	began := time.Now()
-	tick := time.NewTicker(reportEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ended:
-			stop(&qemu.ExitedError{Name: vm, Err: errors.New("while the guest booted"), Log: u.ws.QEMULog(vm)})
-			return
-		case <-tick.C:
-			u.events.Emit(event.Waiting{VM: vm, For: "SSH", ElapsedMS: time.Since(began).Milliseconds(), LimitMS: limit.Milliseconds()})
-		}
-	}
-}
-
-// waitLimit is how long a guest may take to let us in.
-func waitLimit(p vmPlan) time.Duration {
-	if p.spec.Accelerator.Emulated() {
-		return time.Duration(float64(p.Bootstrap.HandshakeTimeout) * emulationFactor)
-	}
-	return p.Bootstrap.HandshakeTimeout
-}
-
-// login is how the record says to reach the VM.
-func login(r workspace.VM) (guest.Login, error) {
-	key, err := os.ReadFile(r.SSH.Identity)
-	if err != nil {
-		return guest.Login{}, err
-	}
-	return guest.Login{
-		Addr: net.JoinHostPort(r.SSH.Host, strconv.Itoa(r.SSH.Port)), User: r.SSH.User,
-		PrivateKey: key, HostKey: r.SSH.HostKey,
-	}, nil
-}
-
-// fault is a VMError with what QEMU and the guest printed last.
-func (u *upRun) fault(vm, phase string, err error) error {
-	e := &VMError{Op: "up", VM: vm, Phase: phase, Err: err, Next: "read " + u.ws.QEMULog(vm) + " and " + u.ws.SerialLog(vm)}
-	if errors.Is(err, context.Canceled) {
-		return e
-	}
-	e.QEMU, _ = logs.Tail(u.ws.QEMULog(vm), tailLines)
-	e.Serial, _ = logs.Tail(u.ws.SerialLog(vm), tailLines)
-	for _, part := range []struct {
-		name  string
-		lines []string
-	}{{"QEMU", e.QEMU}, {"the serial port", e.Serial}} {
-		if len(part.lines) > 0 {
-			u.events.Emit(event.Message{VM: vm, Level: "error", Text: part.name + " said last:\n" + strings.Join(part.lines, "\n")})
-		}
-	}
-	return e
 }

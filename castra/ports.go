@@ -40,13 +40,13 @@ func (p *Project) Ports(ctx context.Context) (*ProjectPorts, error) {
 			}
 			continue
 		}
-		out.Ports = append(out.Ports, p.declared(vm.Name)...)
+		out.Ports = append(out.Ports, p.declared(ctx, vm.Name)...)
 	}
 	return out, nil
 }
 
 // declared are the forwards that castra.toml gives a VM that does not run.
-func (p *Project) declared(vm string) []Port {
+func (p *Project) declared(ctx context.Context, vm string) []Port {
 	var ports []Port
 	if p.config == nil {
 		return nil
@@ -57,7 +57,7 @@ func (p *Project) declared(vm string) []Port {
 		}
 		for _, f := range c.Forwards {
 			port := Port{VM: vm, Forward: Forward{f.HostIP, f.HostPort, f.GuestPort, f.Protocol}}
-			if f.HostPort != 0 && bindable(f.Protocol, f.HostIP, f.HostPort) != nil {
+			if f.HostPort != 0 && bindable(ctx, f.Protocol, f.HostIP, f.HostPort) != nil {
 				port.Conflict = orUnknown(host.PortOwner(f.Protocol, f.HostPort))
 			}
 			ports = append(ports, port)

@@ -1,6 +1,7 @@
 package castra
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -66,7 +67,7 @@ func (e *RoomError) Hint() string {
 
 // preflight looks for what would make these VMs fail, before any is started.
 // All faults are joined.
-func (u *upRun) preflight(missing []string) error {
+func (u *upRun) preflight(ctx context.Context, missing []string) error {
 	if len(missing) == 0 {
 		return nil
 	}
@@ -76,7 +77,7 @@ func (u *upRun) preflight(missing []string) error {
 		p := u.plans[vm]
 		memory += uint64(p.MemoryMiB) << 20
 		for _, f := range p.Forwards {
-			faults = append(faults, u.checkPort(vm, f))
+			faults = append(faults, u.checkPort(ctx, vm, f))
 		}
 	}
 	faults = append(faults, u.checkRoom(memory, uint64(len(missing))*diskPerVM)...)
@@ -86,11 +87,11 @@ func (u *upRun) preflight(missing []string) error {
 	return errors.Join(faults...)
 }
 
-func (u *upRun) checkPort(vm string, f config.Forward) error {
+func (u *upRun) checkPort(ctx context.Context, vm string, f config.Forward) error {
 	if f.HostPort == 0 {
 		return nil
 	}
-	err := bindable(f.Protocol, f.HostIP, f.HostPort)
+	err := bindable(ctx, f.Protocol, f.HostIP, f.HostPort)
 	if err == nil {
 		return nil
 	}
@@ -120,14 +121,14 @@ func (u *upRun) checkRoom(memory, disk uint64) []error {
 }
 
 // bindable tries the port; nil means that it can be listened on now.
-func bindable(protocol, ip string, port int) error {
+func bindable(ctx context.Context, protocol, ip string, port int) error {
 	addr := net.JoinHostPort(ip, strconv.Itoa(port))
 	var c io.Closer
 	var err error
 	if protocol == "udp" {
-		c, err = net.ListenPacket("udp", addr)
+		c, err = new(net.ListenConfig).ListenPacket(ctx, "udp", addr)
 	} else {
-		c, err = net.Listen("tcp", addr)
+		c, err = new(net.ListenConfig).Listen(ctx, "tcp", addr)
 	}
 	if err != nil {
 		return err

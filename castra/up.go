@@ -95,7 +95,7 @@ func (u *upRun) run(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if err := u.preflight(missing); err != nil {
+	if err := u.preflight(ctx, missing); err != nil {
 		return "", err
 	}
 	ours := slices.Concat(missing, unready)

@@ -1,0 +1,147 @@
+package castra
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"castra.example/castra/castra/event"
+	"castra.example/castra/castra/internal/guest"
+	"castra.example/castra/castra/internal/host"
+	"castra.example/castra/castra/internal/logs"
+	"castra.example/castra/castra/internal/qemu"
+	"castra.example/castra/castra/internal/workspace"
+)
+
+const (
+	// emulationFactor is by how much waits for a guest grow without hardware
+	// acceleration.
+	emulationFactor = 2.5
+	reportEvery     = 5 * time.Second
+	tailLines       = 20
+)
+
+// awaitReady waits until the guest lets us in and runs a command, or its QEMU
+// ends, or the time is over.
+func (u *upRun) awaitReady(ctx context.Context, p vmPlan) error {
+	r, _ := u.session.get(p.Name)
+	if r.SSH.Port == 0 { // a killed up launched it and did not come to record the ports
+		inForce, err := qemu.Forwards(ctx, target(u.ws.Layout, p.Name, r))
+		if err == nil {
+			err = setForwards(&r, p, inForce)
+		}
+		if err == nil {
+			r.PID, err = qemu.Holder(u.ws.Pidfile(p.Name))
+		}
+		if err != nil {
+			return u.fault(p.Name, "boot", err)
+		}
+	}
+	login, err := login(r)
+	if err != nil {
+		return u.fault(p.Name, "boot", err)
+	}
+	limit := waitLimit(p)
+	client, err := u.wait(ctx, r, login, limit)
+	if err != nil {
+		return u.fault(p.Name, fmt.Sprintf("boot: no SSH after %s", time.Since(r.Launched).Round(100*time.Millisecond)), err)
+	}
+	client.Close()
+	r.Ready = time.Now().UTC()
+	if err := u.session.put(r); err != nil {
+		return u.fault(p.Name, "boot", err)
+	}
+	u.events.Emit(event.Ready{VM: p.Name, User: r.SSH.User, Host: r.SSH.Host, Port: r.SSH.Port, ElapsedMS: r.Ready.Sub(r.Launched).Milliseconds()})
+	return nil
+}
+
+// wait is guest.Wait with a bound, with word of how it goes, and with an end
+// when QEMU ends.
+func (u *upRun) wait(ctx context.Context, r workspace.VM, to guest.Login, limit time.Duration) (*guest.Client, error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	ctx, stop := context.WithCancelCause(ctx)
+	var watching sync.WaitGroup
+	watching.Go(func() { u.watch(ctx, r, limit, stop) })
+	client, err := guest.Wait(ctx, to, nil)
+	cause := context.Cause(ctx)
+	stop(nil)
+	watching.Wait()
+	if err != nil && errors.As(cause, new(*qemu.ExitedError)) {
+		err = cause
+	}
+	return client, err
+}
+
+// watch tells every few seconds what is waited for, and ends the wait when
+// QEMU has ended.
+func (u *upRun) watch(ctx context.Context, r workspace.VM, limit time.Duration, stop context.CancelCauseFunc) {
+	ended := make(chan struct{})
+	if proc, err := host.OpenProcess(r.PID); err == nil {
+		go func() {
+			defer proc.Release()
+			if proc.WaitExit(ctx) == nil {
+				close(ended)
+			}
+		}()
+	}
+	began := time.Now()
+	tick := time.NewTicker(reportEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ended:
+			stop(&qemu.ExitedError{Name: r.Name, Err: errors.New("while the guest booted"), Log: u.ws.QEMULog(r.Name)})
+			return
+		case <-tick.C:
+			u.events.Emit(event.Waiting{VM: r.Name, For: "SSH", ElapsedMS: time.Since(began).Milliseconds(), LimitMS: limit.Milliseconds()})
+		}
+	}
+}
+
+// waitLimit is how long a guest may take to let us in.
+func waitLimit(p vmPlan) time.Duration {
+	if p.spec.Accelerator.Emulated() {
+		return time.Duration(float64(p.Bootstrap.HandshakeTimeout) * emulationFactor)
+	}
+	return p.Bootstrap.HandshakeTimeout
+}
+
+// login is how the record says to reach the VM.
+func login(r workspace.VM) (guest.Login, error) {
+	key, err := os.ReadFile(r.SSH.Identity)
+	if err != nil {
+		return guest.Login{}, err
+	}
+	return guest.Login{
+		Addr: net.JoinHostPort(r.SSH.Host, strconv.Itoa(r.SSH.Port)), User: r.SSH.User,
+		PrivateKey: key, HostKey: r.SSH.HostKey,
+	}, nil
+}
+
+// fault is a VMError with what QEMU and the guest printed last.
+func (u *upRun) fault(vm, phase string, err error) error {
+	e := &VMError{Op: "up", VM: vm, Phase: phase, Err: err, Next: "read " + u.ws.QEMULog(vm) + " and " + u.ws.SerialLog(vm)}
+	if errors.Is(err, context.Canceled) {
+		return e
+	}
+	e.QEMU, _ = logs.Tail(u.ws.QEMULog(vm), tailLines)
+	e.Serial, _ = logs.Tail(u.ws.SerialLog(vm), tailLines)
+	for _, part := range []struct {
+		name  string
+		lines []string
+	}{{"QEMU", e.QEMU}, {"the serial port", e.Serial}} {
+		if len(part.lines) > 0 {
+			u.events.Emit(event.Message{VM: vm, Level: "error", Text: part.name + " said last:\n" + strings.Join(part.lines, "\n")})
+		}
+	}
+	return e
+}
