@@ -46,7 +46,11 @@ func Demo(ctx context.Context) error {
 		return err
 	}
 	fmt.Println()
-	return castra.Ports(ctx, nil, nil)
+	if err := castra.Ports(ctx, nil, nil); err != nil {
+		return err
+	}
+	fmt.Fprintln(os.Stderr, "The VMs stay up. End them with: go run ./mage demoDown")
+	return nil
 }
 
 // DemoDown ends the demo's VMs.
