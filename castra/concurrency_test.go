@@ -15,7 +15,7 @@ import (
 
 // beside runs second while first holds the workspace: it begins when first
 // has launched a VM, and first goes on when second has said that it waits.
-func (w *world) beside(first, second func(p *Project) error) (err1, err2 error, waited string) {
+func (w *world) beside(first, second func(p *Project) error) (waited string, err1, err2 error) {
 	w.Helper()
 	var group sync.WaitGroup
 	defer group.Wait()
@@ -41,13 +41,14 @@ func (w *world) beside(first, second func(p *Project) error) (err1, err2 error, 
 	})
 	err1 = first(w.open())
 	w.events.on(nil)
-	return err1, <-ended, waited
+	require.NotEmpty(w, waited, "the first has launched nothing: %v", err1)
+	return waited, err1, <-ended
 }
 
 func TestTwoUpsAtOnce(t *testing.T) {
 	w := newWorld(t, patient, vm("web"), vm("db"))
 	up := func(p *Project) error { return p.Up(t.Context(), UpOptions{}) }
-	err1, err2, waited := w.beside(up, up)
+	waited, err1, err2 := w.beside(up, up)
 	require.NoError(t, err1)
 	require.NoError(t, err2)
 	require.Contains(t, waited, fmt.Sprintf(`waiting for "mage up" (pid %d, since `, os.Getpid()))
@@ -59,7 +60,7 @@ func TestTwoUpsAtOnce(t *testing.T) {
 
 func TestUpBesideDown(t *testing.T) {
 	w := newWorld(t, patient, vm("web"))
-	err1, err2, waited := w.beside(
+	waited, err1, err2 := w.beside(
 		func(p *Project) error { return p.Up(t.Context(), UpOptions{}) },
 		func(p *Project) error { return p.Down(t.Context()) })
 	require.NoError(t, err1)
@@ -72,7 +73,7 @@ func TestUpBesideDown(t *testing.T) {
 func TestCancelledWhileWaiting(t *testing.T) {
 	w := newWorld(t, patient, vm("web"))
 	ctx, cancel := w.cancellable()
-	err1, err2, _ := w.beside(
+	_, err1, err2 := w.beside(
 		func(p *Project) error { return p.Up(t.Context(), UpOptions{}) },
 		func(p *Project) error {
 			cancelOn(p, "message", cancel)
