@@ -110,7 +110,7 @@ func TestConfigBrokenWhileRunning(t *testing.T) {
 			// What only castra.toml can tell is refused, with what is wrong with it.
 			_, fault, _ := OpenRecorded(o)
 			require.EqualError(t, recorded().Up(t.Context(), UpOptions{}), fault.Error())
-			_, err = recorded().Plan(t.Context())
+			_, err = recorded().Plan(t.Context(), UpOptions{})
 			require.EqualError(t, err, fault.Error())
 
 			w.events.forget()
@@ -148,5 +148,22 @@ func TestConfigBrokenBesideItsState(t *testing.T) {
 	require.Error(t, fault)
 	require.NoError(t, p.Down(t.Context()))
 	w.write("castra.toml", good)
+	w.cleanSlate()
+}
+
+// A project that is given another name keeps its workspace: its VMs are seen,
+// left alone by up, and taken down.
+func TestProjectRenamedWhileRunning(t *testing.T) {
+	w := newWorld(t, patient, vm("web"))
+	w.up()
+	root, pids := w.open().StateRoot(), w.running()
+	text, err := os.ReadFile(filepath.Join(w.dir, "castra.toml"))
+	require.NoError(t, err)
+	w.write("castra.toml", strings.Replace(string(text), `name = "scratch"`, `name = "renamed"`, 1))
+	require.Equal(t, root, w.open().StateRoot())
+	require.Equal(t, []string{"web-0 running"}, w.states())
+	w.up()
+	require.Equal(t, pids, w.running())
+	w.down()
 	w.cleanSlate()
 }

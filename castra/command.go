@@ -31,18 +31,18 @@ type command struct {
 // runs. The caller must call end.
 func (p *Project) begin(ctx context.Context, ws *workspace.Workspace, name string) (*command, error) {
 	c := &command{Project: p, ws: ws, name: name, began: time.Now()}
-	journal, journalErr := c.openJournal()
-	c.events = event.NewEmitter(ws.ID, time.Now, reporters(p.Reporter, journal)...)
-	if journalErr != nil {
-		c.warn("", fmt.Sprintf("events are not kept: %v", journalErr), "")
-	}
+	c.events = event.NewEmitter(ws.ID, time.Now, reporters(p.Reporter)...)
 	var err error
 	c.unlock, err = ws.Lock(ctx, "mage "+name, func(h workspace.Holder) {
 		c.warn("", fmt.Sprintf("waiting for %s, at most %s", h, workspace.LockWait), "")
 	})
 	if err != nil {
-		c.closeJournal()
 		return nil, err
+	}
+	if journal, err := c.openJournal(); err != nil {
+		c.warn("", fmt.Sprintf("events are not kept: %v", err), "")
+	} else {
+		c.events = event.NewEmitter(ws.ID, time.Now, reporters(p.Reporter, journal)...)
 	}
 	if c.session, err = loadSession(ws, c.warn); err != nil {
 		c.end()

@@ -161,7 +161,7 @@ func TestLookingWritesNothing(t *testing.T) {
 			require.Len(t, s.VMs, 1)
 			_, err = w.open().Ports(t.Context())
 			require.NoError(t, err)
-			_, err = w.open().Plan(t.Context())
+			_, err = w.open().Plan(t.Context(), UpOptions{})
 			require.NoError(t, err)
 		}
 		require.Equal(t, before, snapshot(t, w.home))

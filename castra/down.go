@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -76,17 +75,13 @@ func (c *command) ladder() qemu.Ladder {
 
 // traces names every VM that is on record or has a pidfile.
 func (c *command) traces() ([]string, error) {
-	entries, err := os.ReadDir(c.ws.Root)
+	tracked, err := c.ws.PidfileVMs()
 	if err != nil {
 		return nil, err
 	}
-	vms := c.session.names()
-	for _, e := range entries {
-		if vm, ok := strings.CutSuffix(e.Name(), filepath.Ext(c.ws.Pidfile("x"))); ok && !slices.Contains(vms, vm) {
-			vms = append(vms, vm)
-		}
-	}
-	return vms, nil
+	vms := append(c.session.names(), tracked...)
+	slices.Sort(vms)
+	return slices.Compact(vms), nil
 }
 
 // ended is what taking a VM down did.

@@ -44,7 +44,7 @@ func contains(pids []int, pid int) bool {
 // waits until a guest answers, and some never do.
 func (w *world) replace(name, personality string) {
 	w.Helper()
-	plan, err := w.open().Plan(w.Context())
+	plan, err := w.open().Plan(w.Context(), UpOptions{})
 	require.NoError(w, err)
 	w.kill(name)
 	for _, vm := range plan.VMs {

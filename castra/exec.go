@@ -41,8 +41,8 @@ func (p *Project) Exec(ctx context.Context, vm string, cmd Command) error {
 
 // dial logs in to a VM that runs.
 func (p *Project) dial(ctx context.Context, vm string) (*guest.Client, string, error) {
-	records, err := p.records()
-	if err != nil {
+	records, fault, err := p.records()
+	if err := errors.Join(fault, err); err != nil {
 		return nil, "", err
 	}
 	name, err := resolve(vm, p.roles(records), p.known(records))

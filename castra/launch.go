@@ -94,9 +94,9 @@ func (e *OverlayExistsError) Hint() string {
 }
 
 // launch starts one prepared VM and records what it became.
-func (u *upRun) launch(ctx context.Context, p vmPlan) error {
-	fault := func(phase string, err error) error {
-		return u.fault(p.Name, phase, err)
+func (u *upRun) launch(ctx context.Context, p vmPlan) (*qemu.Process, error) {
+	fault := func(phase string, err error) (*qemu.Process, error) {
+		return nil, u.fault(p.Name, phase, err)
 	}
 	began := time.Now()
 	if err := qemu.CreateOverlay(ctx, u.site.tools.Img, p.base.Path, p.spec.Overlay); err != nil {
@@ -127,7 +127,7 @@ func (u *upRun) launch(ctx context.Context, p vmPlan) error {
 		return fault("launch", err)
 	}
 	u.events.Emit(event.Launched{VM: p.Name, PID: r.PID, Accelerator: r.Accelerator, CPUs: p.CPUs, MemoryMiB: p.MemoryMiB, Forwards: eventForwards(r.Forwards)})
-	return nil
+	return proc, nil
 }
 
 // orExit prefers the end of QEMU as the cause of what failed meanwhile. A

@@ -2,6 +2,7 @@ package castra
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -129,5 +130,21 @@ func TestUpAfterFailure(t *testing.T) {
 	w.down()
 	require.FileExists(t, w.layout().QEMULog("web-0")+".1")
 	require.FileExists(t, w.layout().SerialLog("web-0")+".1")
+	w.cleanSlate()
+}
+
+// Failure bank 104: VMs that fail together are all reported, each with its
+// cause; one that was only broken off is not.
+func TestTwoOfThreeFailTogether(t *testing.T) {
+	w := newWorld(t, patient, vm("a"), vm("b"), vm("c"))
+	w.personality("a-0:exit-1,b-0:exit-1,c-0:slow-boot=20s")
+	err := w.open().Up(t.Context(), UpOptions{})
+	var failed []string
+	for _, one := range err.(interface{ Unwrap() []error }).Unwrap() {
+		var e *VMError
+		require.ErrorAs(t, one, &e)
+		failed = append(failed, e.VM)
+	}
+	require.Contains(t, []string{"a-0", "b-0", "a-0 b-0"}, strings.Join(failed, " "), "c-0 had no fault of its own")
 	w.cleanSlate()
 }

@@ -116,9 +116,9 @@ func uuid(root, vm string) string {
 	return strings.Join([]string{h[:8], h[8:12], h[12:16], h[16:20], h[20:]}, "-")
 }
 
-// site asks this computer for what a plan needs. Images that have yet to be
+// site asks this computer for what a plan needs, on behalf of a verb. Images that have yet to be
 // made are left to make, which may be nil.
-func (p *Project) site(ctx context.Context, vms []config.VM, make imageMaker) (site, error) {
+func (p *Project) site(ctx context.Context, verb string, vms []config.VM, make imageMaker) (site, error) {
 	s := site{layout: p.layout(), id: p.id, goos: runtime.GOOS, images: map[string]image.Base{}}
 	var err error
 	if s.tools, err = qemu.FindTools(goarch); err != nil {
@@ -129,7 +129,7 @@ func (p *Project) site(ctx context.Context, vms []config.VM, make imageMaker) (s
 	}
 	for _, vm := range vms {
 		if s.images[vm.Name], err = p.baseImage(ctx, vm, make); err != nil {
-			return s, &VMError{Op: "up", VM: vm.Name, Err: err}
+			return s, &VMError{Op: verb, VM: vm.Name, Err: err}
 		}
 	}
 	return s, nil

@@ -34,7 +34,7 @@ func TestPlanGolden(t *testing.T) {
 		vm("db", `overlay = ".castra/disks/db.qcow2"`, `kernel = "base.qcow2"`, `append = "console=ttyS0 quiet"`,
 			"[[vms.port_forwards]]", "host = 5432", "guest = 5432", "[vms.bootstrap]", `mode = "skip"`))
 	w.write("bootstrap/web/run.sh", "#!/bin/sh\n")
-	plan, err := w.open().Plan(t.Context())
+	plan, err := w.open().Plan(t.Context(), UpOptions{})
 	require.NoError(t, err)
 	var text bytes.Buffer
 	require.NoError(t, plan.write(&text))
@@ -48,7 +48,7 @@ func TestPlanGolden(t *testing.T) {
 // What plan prints is what up runs, before and after.
 func TestPlanIsWhatUpRuns(t *testing.T) {
 	w := newWorld(t, patient, vm("web", "count = 2", "[[vms.port_forwards]]", "guest = 80"), vm("db"))
-	before, err := w.open().Plan(t.Context())
+	before, err := w.open().Plan(t.Context(), UpOptions{})
 	require.NoError(t, err)
 	w.up()
 	for _, planned := range before.VMs {
@@ -63,7 +63,7 @@ func TestPlanIsWhatUpRuns(t *testing.T) {
 		require.Equal(t, planned.BaseImage, w.session().VMs[planned.Name].Overlay.BaseImage)
 	}
 	state := snapshot(t, w.home)
-	again, err := w.open().Plan(t.Context())
+	again, err := w.open().Plan(t.Context(), UpOptions{})
 	require.NoError(t, err)
 	require.Equal(t, before, again)
 	require.Equal(t, state, snapshot(t, w.home))
@@ -80,7 +80,7 @@ func TestPlanIsQuoted(t *testing.T) {
 	w.base = filepath.Join(odd, "base.qcow2")
 	w.write("base.qcow2", string(mustRead(t, filepath.Join(filepath.Dir(odd), "base.qcow2"))))
 	w.write("castra.toml", "version = \"0.2\"\n[project]\nname = \"scratch\"\nstate_dir = \"s,1\"\n"+vm("web"))
-	plan, err := w.open().Plan(t.Context())
+	plan, err := w.open().Plan(t.Context(), UpOptions{})
 	require.NoError(t, err)
 	var text bytes.Buffer
 	require.NoError(t, plan.write(&text))

@@ -29,18 +29,26 @@ type VMPlan struct {
 	Bootstrap string   `json:"bootstrap"`
 }
 
-// Plan tells what Up would do, and touches nothing. An image that Up would
+// Plan tells what Up would do with the same options, and touches nothing. An image that Up would
 // have to make first has an empty path.
-func (p *Project) Plan(ctx context.Context) (*ProjectPlan, error) {
+func (p *Project) Plan(ctx context.Context, o UpOptions) (*ProjectPlan, error) {
 	if p.fault != nil {
 		return nil, p.fault
 	}
-	s, err := p.site(ctx, p.config.VMs, nil)
+	vms, err := selectVMs(p.config.VMs, o.VMs)
+	if err != nil {
+		return nil, err
+	}
+	modes, err := bootstrapModes(o.Bootstrap, p.config.VMs)
+	if err != nil {
+		return nil, err
+	}
+	s, err := p.site(ctx, "plan", vms, nil)
 	if err != nil {
 		return nil, err
 	}
 	plan := &ProjectPlan{Workspace: p.id, Root: p.root, Accelerator: s.accelerator.Name, VMs: []VMPlan{}}
-	for _, vm := range p.config.VMs {
+	for _, vm := range vms {
 		v := planVM(s, vm)
 		script := v.Bootstrap.Script
 		if script == "" {
@@ -49,7 +57,7 @@ func (p *Project) Plan(ctx context.Context) (*ProjectPlan, error) {
 		plan.VMs = append(plan.VMs, VMPlan{
 			Name: v.Name, BaseImage: v.base.Path, Overlay: v.spec.Overlay, Seed: v.spec.Seed, Dir: v.spec.Dir,
 			Command:   append([]string{v.spec.Binary}, v.spec.Args()...),
-			Bootstrap: fmt.Sprintf("%s: %s", v.Bootstrap.Mode, script),
+			Bootstrap: fmt.Sprintf("%s: %s", modes[v.Name], script),
 		})
 	}
 	return plan, nil

@@ -26,6 +26,8 @@ type Port struct {
 	Conflict string `json:"conflict,omitempty"`
 }
 
+func (p Port) String() string { return p.VM + " " + p.Forward.String() }
+
 // Ports looks at every forward. It takes no lock and writes nothing.
 func (p *Project) Ports(ctx context.Context) (*ProjectPorts, error) {
 	status, err := p.Status(ctx)

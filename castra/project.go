@@ -63,13 +63,20 @@ func Open(o Options) (*Project, error) {
 	if err != nil {
 		return nil, unreadable(file, err)
 	}
-	p := &Project{options: o, config: cfg, home: home, id: workspace.ID(cfg.Name, cfg.Dir)}
-	p.root = cfg.StateDir
+	if cfg.StateDir == "" && home == "" {
+		return nil, errNoHome
+	}
+	p := &Project{options: o, config: cfg, home: home, id: workspace.ID(cfg.Name, cfg.Dir), root: cfg.StateDir}
+	var made *workspace.Workspace
 	if p.root == "" {
-		if home == "" {
-			return nil, errNoHome
-		}
 		p.root = workspace.DefaultRoot(home, p.id)
+		made, err = workspace.UnderHome(home, cfg.Dir)
+	} else {
+		made, err = workspace.Open(p.root)
+	}
+	if err == nil {
+		// A project that was given another name keeps its workspace, and the VMs that run there.
+		p.root, p.id = made.Root, made.ID
 	}
 	return p, nil
 }

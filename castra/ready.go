@@ -29,7 +29,7 @@ const (
 
 // awaitReady waits until the guest lets us in and runs a command, or its QEMU
 // ends, or the time is over.
-func (u *upRun) awaitReady(ctx context.Context, p vmPlan) error {
+func (u *upRun) awaitReady(ctx context.Context, p vmPlan, proc *qemu.Process) error {
 	r, _ := u.session.get(p.Name)
 	if r.SSH.Port == 0 { // a killed up launched it and did not come to record the ports
 		inForce, err := qemu.Forwards(ctx, target(u.ws.Layout, p.Name, r))
@@ -48,7 +48,7 @@ func (u *upRun) awaitReady(ctx context.Context, p vmPlan) error {
 		return u.fault(p.Name, "boot", err)
 	}
 	limit := waitLimit(p)
-	client, err := u.wait(ctx, r, login, limit)
+	client, err := u.wait(ctx, r, proc, login, limit)
 	if err != nil {
 		return u.fault(p.Name, fmt.Sprintf("boot: no SSH after %s", time.Since(r.Launched).Round(100*time.Millisecond)), err)
 	}
@@ -63,12 +63,12 @@ func (u *upRun) awaitReady(ctx context.Context, p vmPlan) error {
 
 // wait is guest.Wait with a bound, with word of how it goes, and with an end
 // when QEMU ends.
-func (u *upRun) wait(ctx context.Context, r workspace.VM, to guest.Login, limit time.Duration) (*guest.Client, error) {
+func (u *upRun) wait(ctx context.Context, r workspace.VM, proc *qemu.Process, to guest.Login, limit time.Duration) (*guest.Client, error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	ctx, stop := context.WithCancelCause(ctx)
 	var watching sync.WaitGroup
-	watching.Go(func() { u.watch(ctx, r, limit, stop) })
+	watching.Go(func() { u.watch(ctx, r, proc, limit, stop) })
 	client, err := guest.Wait(ctx, to, nil)
 	cause := context.Cause(ctx)
 	stop(nil)
@@ -81,16 +81,8 @@ func (u *upRun) wait(ctx context.Context, r workspace.VM, to guest.Login, limit 
 
 // watch tells every few seconds what is waited for, and ends the wait when
 // QEMU has ended.
-func (u *upRun) watch(ctx context.Context, r workspace.VM, limit time.Duration, stop context.CancelCauseFunc) {
-	ended := make(chan struct{})
-	if proc, err := host.OpenProcess(r.PID); err == nil {
-		go func() {
-			defer proc.Release()
-			if proc.WaitExit(ctx) == nil {
-				close(ended)
-			}
-		}()
-	}
+func (u *upRun) watch(ctx context.Context, r workspace.VM, proc *qemu.Process, limit time.Duration, stop context.CancelCauseFunc) {
+	ended := u.ended(ctx, r, proc)
 	began := time.Now()
 	tick := time.NewTicker(reportEvery)
 	defer tick.Stop()
@@ -98,13 +90,38 @@ func (u *upRun) watch(ctx context.Context, r workspace.VM, limit time.Duration, 
 		select {
 		case <-ctx.Done():
 			return
-		case <-ended:
-			stop(&qemu.ExitedError{Name: r.Name, Err: errors.New("while the guest booted"), Log: u.ws.QEMULog(r.Name)})
+		case err := <-ended:
+			stop(err)
 			return
 		case <-tick.C:
 			u.events.Emit(event.Waiting{VM: r.Name, For: "SSH", ElapsedMS: time.Since(began).Milliseconds(), LimitMS: limit.Milliseconds()})
 		}
 	}
+}
+
+// ended tells how QEMU ended, once it has. How one that is not our child did,
+// nobody can tell.
+func (u *upRun) ended(ctx context.Context, r workspace.VM, child *qemu.Process) <-chan error {
+	ended := make(chan error, 1)
+	go func() { // ends with ctx
+		if child != nil {
+			select {
+			case <-child.Exited():
+				ended <- child.ExitError(r.Name, u.ws.QEMULog(r.Name))
+			case <-ctx.Done():
+			}
+			return
+		}
+		proc, err := host.OpenProcess(r.PID)
+		if err != nil {
+			return
+		}
+		defer proc.Release()
+		if proc.WaitExit(ctx) == nil {
+			ended <- &qemu.ExitedError{Name: r.Name, Err: errors.New("while the guest booted"), Log: u.ws.QEMULog(r.Name)}
+		}
+	}()
+	return ended
 }
 
 // waitLimit is how long a guest may take to let us in.

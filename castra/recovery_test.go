@@ -37,7 +37,11 @@ func TestDamagedSession(t *testing.T) {
 			bad := damage(good)
 			require.NoError(t, os.WriteFile(path, bad, 0o600))
 
-			_, err = w.open().Status(t.Context())
+			s, err := w.open().Status(t.Context())
+			require.NoError(t, err)
+			require.Contains(t, s.Problem, path)
+			require.Equal(t, []string{"web-0 running"}, w.states(), "the pidfile tells")
+			_, err = w.exec("web", "true", "")
 			require.ErrorAs(t, err, new(*workspace.RecordError))
 			require.Contains(t, hint(err), "mage down")
 

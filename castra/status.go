@@ -2,8 +2,10 @@ package castra
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -23,6 +25,7 @@ type ProjectStatus struct {
 	Root      string     `json:"root"`
 	Project   string     `json:"project,omitempty"`
 	Config    string     `json:"config,omitempty"`
+	Problem   string     `json:"problem,omitempty"` // with the workspace's record
 	VMs       []VMStatus `json:"vms"`
 }
 
@@ -67,9 +70,12 @@ func (p *Project) Status(ctx context.Context) (*ProjectStatus, error) {
 	if p.config != nil {
 		s.Project, s.Config = p.config.Name, p.config.File
 	}
-	records, err := p.records()
+	records, fault, err := p.records()
 	if err != nil {
 		return nil, err
+	}
+	if fault != nil {
+		s.Problem = fault.Error()
 	}
 	names := p.known(records)
 	s.VMs = make([]VMStatus, len(names))
@@ -81,34 +87,46 @@ func (p *Project) Status(ctx context.Context) (*ProjectStatus, error) {
 	return s, nil
 }
 
-// records are what the workspace tells of its VMs; empty where there is no
-// workspace.
-func (p *Project) records() (map[string]workspace.VM, error) {
+// records are what the workspace tells of its VMs: a record for each that has
+// one, and an empty one for each that has a pidfile alone. Where the session
+// cannot be used, its fault is given beside what the pidfiles tell.
+func (p *Project) records() (records map[string]workspace.VM, fault, err error) {
+	records = map[string]workspace.VM{}
 	ws, err := p.workspace()
 	if err != nil || ws == nil {
-		return nil, err
+		return records, nil, err
 	}
 	session, err := ws.LoadSession()
-	if err != nil {
-		return nil, err
+	switch {
+	case err == nil:
+		records = session.VMs
+	case errors.As(err, new(*workspace.RecordError)):
+		fault = err
+	default:
+		return nil, nil, err
 	}
-	return session.VMs, nil
+	tracked, err := ws.PidfileVMs()
+	for _, vm := range tracked {
+		if _, ok := records[vm]; !ok {
+			records[vm] = workspace.VM{}
+		}
+	}
+	return records, fault, err
 }
 
-// known names the VMs of castra.toml, then those only on record.
+// known names the VMs of castra.toml, then those that the workspace alone
+// tells of.
 func (p *Project) known(records map[string]workspace.VM) []string {
 	var names []string
 	if p.config != nil {
 		names = vmNames(p.config.VMs)
 	}
-	var others []string
-	for vm := range records {
+	for _, vm := range slices.Sorted(maps.Keys(records)) {
 		if !slices.Contains(names, vm) {
-			others = append(others, vm)
+			names = append(names, vm)
 		}
 	}
-	slices.Sort(others)
-	return append(names, others...)
+	return names
 }
 
 func (p *Project) vmStatus(ctx context.Context, vm string, r workspace.VM) VMStatus {
@@ -124,7 +142,7 @@ func (p *Project) vmStatus(ctx context.Context, vm string, r workspace.VM) VMSta
 	state := qemu.Inspect(ctx, target(p.layout(), vm, r))
 	if !state.Alive() {
 		if r.PID != 0 && r.BootID == host.BootID() {
-			s.State, s.Problem = "crashed", "QEMU ended by itself: mage logs are in "+p.layout().QEMULog(vm)
+			s.State, s.Problem = "crashed", "QEMU ended by itself; its log is "+p.layout().QEMULog(vm)
 		}
 		return s
 	}
@@ -149,7 +167,7 @@ func stateWord(state qemu.State, r workspace.VM) string {
 		return "not responding"
 	case state.Status != "running":
 		return state.Status
-	case r.Ready.IsZero():
+	case r.Name != "" && r.Ready.IsZero():
 		return "booting"
 	default:
 		return "running"
@@ -217,6 +235,9 @@ func shortHome(path string) string {
 // write prints the status for people.
 func (s *ProjectStatus) write(w io.Writer) error {
 	fmt.Fprintln(w, s)
+	if s.Problem != "" {
+		fmt.Fprintln(w, report.Sanitize(s.Problem))
+	}
 	header, rows := s.rows()
 	if err := report.Table(w, header, rows); err != nil {
 		return err

@@ -89,7 +89,7 @@ func Plan(
 	if err != nil {
 		return exit(err)
 	}
-	plan, err := p.Plan(ctx)
+	plan, err := p.Plan(ctx, upEnvironment())
 	return exit(show(err, plan, json, plan.write))
 }
 

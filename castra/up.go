@@ -54,7 +54,7 @@ func (p *Project) Up(ctx context.Context, o UpOptions) error {
 	if err != nil {
 		return err
 	}
-	s, err := p.site(ctx, vms, p.makeImage)
+	s, err := p.site(ctx, "up", vms, p.makeImage)
 	if err != nil {
 		return err
 	}
@@ -194,15 +194,16 @@ func (u *upRun) start(ctx context.Context, missing, unready []string) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	return parallel(slices.Concat(missing, unready), func(vm string) error {
+		var proc *qemu.Process // nil for one that an earlier up launched
 		var err error
 		if slices.Contains(missing, vm) {
-			err = u.launch(ctx, u.plans[vm])
+			proc, err = u.launch(ctx, u.plans[vm])
 		}
 		if err == nil {
-			err = u.awaitReady(ctx, u.plans[vm])
+			err = u.awaitReady(ctx, u.plans[vm], proc)
 		}
-		if err != nil && errors.Is(context.Cause(ctx), errSibling) {
-			return nil // told off by the fault of another VM, which is reported
+		if errors.Is(context.Cause(ctx), errSibling) && (errors.Is(err, errSibling) || errors.Is(err, context.Canceled)) {
+			return nil // broken off by the fault of another VM, which is reported
 		}
 		if err != nil {
 			stop(errSibling)

@@ -33,7 +33,7 @@ type ExitedError struct {
 	Log  string // the file that holds what it printed
 }
 
-func (e *ExitedError) Error() string { return fmt.Sprintf("QEMU ended at once: %v", e.Err) }
+func (e *ExitedError) Error() string { return fmt.Sprintf("QEMU ended: %v", e.Err) }
 func (e *ExitedError) Unwrap() error { return e.Err }
 
 // Start runs QEMU in a session of its own, so that neither Ctrl-C in this

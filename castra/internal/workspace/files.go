@@ -61,6 +61,9 @@ func syncDir(dir string) error {
 // would hang, nothing larger than a record can be.
 func readRecord(path string) ([]byte, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if errors.Is(err, unix.ELOOP) {
+		return nil, fmt.Errorf("%s: a symlink, and no record of Castra's", path)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -37,6 +37,12 @@ func ByDir(home, dir string) (*Workspace, error) {
 	if w, err := Open(filepath.Join(dir, LocalName)); err == nil {
 		return w, nil
 	}
+	return UnderHome(home, dir)
+}
+
+// UnderHome opens the workspace under home that was made for the castra.toml
+// in dir, whatever name the project had then.
+func UnderHome(home, dir string) (*Workspace, error) {
 	found, err := filepath.Glob(filepath.Join(DefaultRoot(home, "*-"+hash(dir)), markerName))
 	if err != nil {
 		return nil, err

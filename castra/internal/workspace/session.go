@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"castra.example/castra/castra/internal/host"
@@ -97,6 +98,8 @@ func (w *Workspace) LoadSession() (*Session, error) {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return s, nil
+	case errors.As(err, new(*fs.PathError)):
+		return nil, err // it could not be read; nothing is said of what it holds
 	case err != nil:
 		return nil, &RecordError{Path: w.Session(), Err: err}
 	case s.Schema > schemaVersion:
@@ -114,6 +117,21 @@ func (w *Workspace) LoadSession() (*Session, error) {
 		s.VMs = map[string]VM{}
 	}
 	return s, nil
+}
+
+// PidfileVMs names the VMs that have a pidfile, whether they run or not.
+func (w *Workspace) PidfileVMs() ([]string, error) {
+	entries, err := os.ReadDir(w.Root)
+	if err != nil {
+		return nil, err
+	}
+	var vms []string
+	for _, e := range entries {
+		if vm, ok := strings.CutSuffix(e.Name(), pidSuffix); ok && vm != "" {
+			vms = append(vms, vm)
+		}
+	}
+	return vms, nil
 }
 
 // RecordError says: a record of the workspace cannot be used.
