@@ -178,7 +178,7 @@ func TestWaitHostileF3(t *testing.T) {
 		serve func(net.Conn)
 		want  string
 	}{
-		"silent":            {func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }, "no answer yet"},
+		"silent":            {func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }, "could not connect"},
 		"accept and close":  {func(net.Conn) {}, "closed before an SSH banner"},
 		"http":              {func(c net.Conn) { _, _ = io.WriteString(c, "HTTP/1.1 400 Bad Request\r\n\r\n") }, `not SSH: the first bytes are "HTTP"`},
 		"half a banner":     {func(c net.Conn) { _, _ = io.WriteString(c, "SSH-2.0-half"); _, _ = io.Copy(io.Discard, c) }, "waited"},

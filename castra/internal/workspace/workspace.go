@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -124,20 +125,41 @@ func readMarker(root string) (marker, error) {
 }
 
 // claim puts the marker into a directory that is empty but for git's own
-// small files.
+// small files. Of several that claim it at once, the first gives it its ID.
 func claim(root, id string) (marker, error) {
-	m := marker{magic, id}
 	entries, err := os.ReadDir(root)
 	if err != nil {
-		return m, &PreflightError{root, err, "check the permissions of the state root"}
+		return marker{}, &PreflightError{root, err, "check the permissions of the state root"}
 	}
 	for _, e := range entries {
-		switch e.Name() {
-		case ".gitignore", ".gitkeep", markerName:
+		switch name := e.Name(); {
+		case name == ".gitignore", name == ".gitkeep", strings.HasPrefix(name, stagedMarker):
 		default:
-			return m, &PreflightError{root, fmt.Errorf("it holds %s and is no workspace of Castra", e.Name()),
+			if m, err := readMarker(root); err == nil { // claimed while we looked
+				return m, nil
+			}
+			return marker{}, &PreflightError{root, fmt.Errorf("it holds %s and is no workspace of Castra", name),
 				"choose an empty or new directory as state_dir"}
 		}
 	}
-	return m, WriteJSON(filepath.Join(root, markerName), m)
+	staged, err := os.CreateTemp(root, stagedMarker+"*")
+	if err != nil {
+		return marker{}, &PreflightError{root, err, "check the permissions and the free space of the state root"}
+	}
+	err = json.NewEncoder(staged).Encode(marker{magic, id})
+	err = errors.Join(err, staged.Sync(), staged.Close())
+	if err == nil {
+		// A link, unlike a rename, leaves the marker of another that was first.
+		err = os.Link(staged.Name(), filepath.Join(root, markerName))
+	}
+	if errors.Is(err, fs.ErrExist) {
+		err = nil
+	}
+	if err = errors.Join(err, os.Remove(staged.Name()), syncDir(root)); err != nil {
+		return marker{}, &PreflightError{root, err, "check the permissions and the free space of the state root"}
+	}
+	return readMarker(root)
 }
+
+// stagedMarker is how the name of a marker begins that is not in place yet.
+const stagedMarker = markerName + "-"

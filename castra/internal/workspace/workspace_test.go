@@ -53,6 +53,32 @@ func TestCreateMakesTheContractsDirectories(t *testing.T) {
 	require.Equal(t, w, opened)
 }
 
+// Several processes may make one workspace at the same moment.
+func TestCreateAtOnce(t *testing.T) {
+	for range 50 {
+		root := filepath.Join(t.TempDir(), "ws")
+		ids := make(chan string, 8)
+		for i := range cap(ids) {
+			go func() {
+				w, err := Create(root, "demo-"+string(rune('a'+i)))
+				if err != nil {
+					ids <- err.Error()
+					return
+				}
+				ids <- w.ID
+			}()
+		}
+		first := <-ids
+		require.Regexp(t, "^demo-[a-h]$", first)
+		for range cap(ids) - 1 {
+			require.Equal(t, first, <-ids)
+		}
+		left, err := filepath.Glob(filepath.Join(root, stagedMarker+"*"))
+		require.NoError(t, err)
+		require.Empty(t, left)
+	}
+}
+
 func TestCreateRefuses(t *testing.T) {
 	for name, c := range map[string]struct {
 		prepare func(t *testing.T, root string)
