@@ -47,12 +47,16 @@ func (e *BusyError) Hint() string { return "try again when it has finished, or e
 // Lock makes this process the only writer of the workspace; readers take no
 // lock. While another holds it, waiting is called once with its name, and the
 // wait ends with a *BusyError after LockWait. The lock goes with the process,
-// however it ends.
+// however it ends. A workspace of another user is refused, also to root: what
+// it wrote there would lock out the owner.
 func (w *Workspace) Lock(ctx context.Context, command string, waiting func(Holder)) (unlock func(), err error) {
 	return w.lock(ctx, command, LockWait, waiting)
 }
 
 func (w *Workspace) lock(ctx context.Context, command string, wait time.Duration, waiting func(Holder)) (func(), error) {
+	if err := checkOwner(w.Root); err != nil {
+		return nil, err
+	}
 	l := flock.New(w.Layout.Lock(), flock.SetPermissions(0o600))
 	got, err := l.TryLock()
 	if err == nil && !got {

@@ -254,6 +254,21 @@ func TestLockTellsWhoHoldsIt(t *testing.T) {
 	require.NoError(t, <-got, "the one who waits comes next")
 }
 
+// E4: root does not write into a user's workspace, and so cannot lock the user
+// out.
+func TestLockOfAnotherUsersWorkspace(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can make one")
+	}
+	w := create(t)
+	require.NoError(t, os.Chown(w.Root, 65534, 65534))
+	_, err := w.Lock(t.Context(), "mage down", func(Holder) {})
+	var pe *PreflightError
+	require.ErrorAs(t, err, &pe)
+	require.ErrorContains(t, err, "belongs to uid 65534")
+	require.Contains(t, pe.Hint(), "run as its owner")
+}
+
 // C1, C2: clean removes what is on its list, never follows a symlink, and
 // leaves the rest.
 func TestCleanKeepsWhatIsNotCastras(t *testing.T) {
