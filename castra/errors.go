@@ -156,23 +156,19 @@ func explain(err error) string {
 // exitStatus is decided by the outermost error that says what kind of failure
 // it is.
 func exitStatus(err error) int {
-	var (
-		exited  *guest.ExitError
-		step    *bootstrap.StepError
-		changed *ChangedError
-	)
+	var exited *guest.ExitError
 	switch {
-	case errors.As(err, &step):
+	case as[*bootstrap.StepError](err):
 		return exitFailed
 	case errors.As(err, &exited):
 		return exited.Status
 	case as[*usageError](err):
 		return exitUsage
-	case as[config.Faults](err), as[*config.Error](err), errors.As(err, &changed), as[*image.FormatError](err):
+	case as[config.Faults](err), as[*config.Error](err), as[*ChangedError](err), as[*image.FormatError](err):
 		return exitConfig
 	case as[*config.NotFoundError](err), as[*UnknownVMError](err), as[*NotRunningError](err):
 		return exitNoInput
-	case as[*qemu.MissingToolError](err), as[*qemu.AcceleratorError](err), as[*guest.UnreachableError](err):
+	case as[*qemu.MissingToolError](err), as[*qemu.AcceleratorError](err), as[*guest.UnreachableError](err), as[*image.HostError](err):
 		return exitUnavailable
 	case as[*workspace.BusyError](err), as[*RunningError](err):
 		return exitBusy

@@ -21,6 +21,9 @@ type Base struct {
 // of a Debian host.
 const Small = "small"
 
+// HostError says: this computer cannot make the image.
+type HostError = small.HostError
+
 // Lookup finds an image by its name without making anything. Ok is false
 // where it has yet to be made; its paths are then those it will have.
 func Lookup(home, name string) (base Base, ok bool, err error) {
