@@ -2,8 +2,10 @@ package castra
 
 import (
 	"bytes"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -166,4 +168,47 @@ func TestProjectRenamedWhileRunning(t *testing.T) {
 	require.Equal(t, pids, w.running())
 	w.down()
 	w.cleanSlate()
+}
+
+// B8: the copy of a project with its workspace sees its VMs stopped, and does
+// nothing to those of the original; a moved one takes its VMs down.
+func TestCopiedAndMovedWorkspace(t *testing.T) {
+	for name, overlay := range map[string]string{"in the workspace": "", "elsewhere": "overlay = \"disks/o.qcow2\""} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, patient, vm("web", overlay))
+			text, err := os.ReadFile(filepath.Join(w.dir, "castra.toml"))
+			require.NoError(t, err)
+			w.write("castra.toml", strings.Replace(string(text), "[lifecycle]", "state_dir = \".castra\"\n[lifecycle]", 1))
+			w.up()
+			disk := w.session().VMs["web-0"].Overlay.Path
+			original := w.dir
+
+			w.dir += "-copy"
+			require.NoError(t, os.CopyFS(w.dir, regularFiles{os.DirFS(original)}))
+			require.NoError(t, os.Chmod(filepath.Join(w.dir, ".castra"), 0o700))
+			require.NotContains(t, w.states()[0], "running")
+			_ = w.open().Down(t.Context()) // it may say that it leaves the original's disk
+			require.FileExists(t, disk)
+			w.dir = original
+			require.Equal(t, []string{"web-0 running"}, w.states())
+
+			moved := original + "-moved"
+			require.NoError(t, os.Rename(original, moved))
+			w.dir = moved
+			require.Equal(t, []string{"web-0 running"}, w.states())
+			require.NoError(t, w.open().Down(t.Context()))
+			require.Empty(t, w.running())
+			if overlay == "" {
+				w.cleanSlate()
+			}
+		})
+	}
+}
+
+// regularFiles is a tree without its sockets, which cannot be copied.
+type regularFiles struct{ fs.FS }
+
+func (r regularFiles) ReadDir(name string) ([]fs.DirEntry, error) {
+	entries, err := fs.ReadDir(r.FS, name)
+	return slices.DeleteFunc(entries, func(e fs.DirEntry) bool { return e.Type() == fs.ModeSocket }), err
 }

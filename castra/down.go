@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -129,9 +128,10 @@ func (c *command) reclaim(vm string, r workspace.VM, why string) (int64, error) 
 	return freed, c.session.drop(vm)
 }
 
-// discardOverlay removes the overlay on record. When a command was killed
-// before it came to record which file it made, only one in Castra's own
-// directory, or an empty one, is taken for it.
+// discardOverlay removes the overlay on record. Where the record does not tell
+// which file that is, since a command was killed before or the workspace was
+// moved, only one in the workspace, or an empty one, is taken for it. One that
+// a living QEMU has open is left: this workspace may be a copy of its own.
 func (c *command) discardOverlay(vm string, r workspace.VM, why string) (int64, error) {
 	path, id := r.Overlay.Path, r.Overlay.ID
 	if path == "" {
@@ -144,8 +144,11 @@ func (c *command) discardOverlay(vm string, r workspace.VM, why string) (int64, 
 	if err != nil {
 		return 0, err
 	}
+	if used, err := qemu.InUse(path); err != nil || used {
+		return 0, errors.Join(fmt.Errorf("overlay %s is left: another QEMU has it open", path), err)
+	}
 	if id == (host.FileID{}) {
-		if filepath.Dir(path) != c.ws.Overlays() && there.Size() > 0 {
+		if !c.ws.Contains(path) && there.Size() > 0 {
 			return 0, fmt.Errorf("overlay %s: Castra was killed before it made that file, so it is left", path)
 		}
 		id = host.IDOfInfo(there)

@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"castra.example/castra/castra/internal/host"
 )
@@ -80,6 +83,21 @@ func checkOverlay(path string) error {
 		return errors.New("it reported success and wrote no qcow2")
 	}
 	return nil
+}
+
+// InUse tells that a living QEMU, or another program that locks images as it
+// does, has the disk at path open.
+func InUse(path string) (bool, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	lock := unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart}
+	if err := unix.FcntlFlock(f.Fd(), unix.F_GETLK, &lock); err != nil {
+		return false, fmt.Errorf("lock of %s: %w", path, err)
+	}
+	return lock.Type != unix.F_UNLCK, nil
 }
 
 // bounded keeps the first bytes written to it and drops the rest. It has no

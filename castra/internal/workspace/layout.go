@@ -39,6 +39,12 @@ func (l Layout) Images() string { return l.join(imagesName) }
 // DefaultImage is the base image of VMs that name none.
 func (l Layout) DefaultImage() string { return l.join(imagesName, "alpine-minimal.qcow2") }
 
+// Contains tells that path lies in the workspace.
+func (l Layout) Contains(path string) bool {
+	rel, err := filepath.Rel(l.Root, path)
+	return err == nil && rel != "." && filepath.IsLocal(rel)
+}
+
 // Overlays holds the qcow2 overlays and seeds of VMs that run.
 func (l Layout) Overlays() string { return l.join(overlaysName) }
 

@@ -23,6 +23,7 @@ const schemaVersion = 1
 // runs is decided by the lock on its pidfile alone.
 type Session struct {
 	Schema int           `json:"schema_version"`
+	Root   string        `json:"root"` // of the workspace that wrote it
 	Waits  Waits         `json:"shutdown"`
 	VMs    map[string]VM `json:"vms"`
 }
@@ -116,7 +117,23 @@ func (w *Workspace) LoadSession() (*Session, error) {
 	if s.VMs == nil {
 		s.VMs = map[string]VM{}
 	}
+	s.rebase(w.Root)
 	return s, nil
+}
+
+// rebase makes the record of a workspace that was moved, or is a copy of
+// another, speak of the overlays here and not of those where it was written.
+func (s *Session) rebase(root string) {
+	if s.Root == "" || s.Root == root {
+		return
+	}
+	for name, vm := range s.VMs {
+		if rel, err := filepath.Rel(s.Root, vm.Overlay.Path); err == nil && filepath.IsLocal(rel) {
+			vm.Overlay.Path, vm.Overlay.ID = filepath.Join(root, rel), host.FileID{}
+			s.VMs[name] = vm
+		}
+	}
+	s.Root = root
 }
 
 // PidfileVMs names the VMs that have a pidfile, whether they run or not.
@@ -170,7 +187,7 @@ func (w *Workspace) SaveSession(s *Session) error {
 	if err := w.MakeDir(w.Metadata()); err != nil {
 		return err
 	}
-	s.Schema = schemaVersion
+	s.Schema, s.Root = schemaVersion, w.Root
 	return WriteJSON(w.Session(), s)
 }
 
