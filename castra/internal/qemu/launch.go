@@ -17,6 +17,7 @@ const (
 	// startLimit bounds the time from exec to a QEMU that holds its pidfile
 	// and answers on its monitor; it is 0.2 s on an idle machine.
 	startLimit = 60 * time.Second
+	killLimit  = 2 * time.Second
 )
 
 // Process is a QEMU that this process started.
@@ -82,8 +83,9 @@ func (p *Process) awaitPidfile(ctx context.Context, s Spec, log string) error {
 	}
 }
 
-// kill ends a QEMU of our own that is not known by its pidfile yet. While we
-// have not waited for it, its number cannot be used again.
+// kill ends a QEMU of our own that is not known by its pidfile yet, and waits
+// for its end: nothing else would find it. While we have not waited for it,
+// its number cannot be used again.
 func (p *Process) kill() error {
 	select {
 	case <-p.exited:
@@ -95,7 +97,15 @@ func (p *Process) kill() error {
 		return err
 	}
 	defer proc.Release()
-	return proc.Signal(syscall.SIGKILL)
+	if err := proc.Signal(syscall.SIGKILL); err != nil {
+		return err
+	}
+	select {
+	case <-p.exited:
+		return nil
+	case <-time.After(killLimit):
+		return fmt.Errorf("QEMU (pid %d) still runs %s after SIGKILL", p.PID, killLimit)
+	}
 }
 
 func (p *Process) exitCause() error {
