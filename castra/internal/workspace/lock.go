@@ -15,6 +15,9 @@ const (
 	// LockWait is how long a command waits for another to finish.
 	LockWait = 10 * time.Minute
 	lockPoll = 50 * time.Millisecond
+	// signTries is how often a holder's name is looked for before it is told
+	// of without one.
+	signTries = 20
 )
 
 // Holder is the command that holds a workspace's lock.
@@ -60,19 +63,43 @@ func (w *Workspace) lock(ctx context.Context, command string, wait time.Duration
 	l := flock.New(w.Layout.Lock(), flock.SetPermissions(0o600))
 	got, err := l.TryLock()
 	if err == nil && !got {
-		waiting(w.holder())
 		limited, cancel := context.WithTimeout(ctx, wait)
 		defer cancel()
-		got, err = l.TryLockContext(limited, lockPoll)
+		err = w.awaitLock(limited, l, waiting)
 		if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
 			return nil, &BusyError{w.Root, w.holder()}
 		}
 	}
-	if err != nil || !got {
+	if err != nil {
 		return nil, fmt.Errorf("lock workspace %s: %w", w.Root, err)
 	}
 	w.signLock(command)
-	return func() { _ = l.Unlock() }, nil
+	return func() {
+		_ = os.Truncate(w.Layout.Lock(), 0) // the name of a holder that is gone would mislead
+		_ = l.Unlock()
+	}, nil
+}
+
+// awaitLock tries until the lock is ours. It tells once who holds it; a holder
+// that has only just taken it gets a moment to leave its name.
+func (w *Workspace) awaitLock(ctx context.Context, l *flock.Flock, waiting func(Holder)) error {
+	tick := time.NewTicker(lockPoll)
+	defer tick.Stop()
+	told := false
+	for n := 0; ; n++ {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+		if got, err := l.TryLock(); got || err != nil {
+			return err
+		}
+		if h := w.holder(); !told && (h.PID != 0 || n >= signTries) {
+			waiting(h)
+			told = true
+		}
+	}
 }
 
 // signLock leaves word of who holds the lock. The word is for people only: the
