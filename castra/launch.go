@@ -74,8 +74,9 @@ func (u *upRun) clearOverlay(p vmPlan) error {
 	} else if err != nil {
 		return err
 	}
-	if path == u.ws.Overlay(u.id, p.Name) {
-		return u.ws.RemoveOwn(path)
+	if path == u.ws.Overlay(u.ws.ID, p.Name) {
+		_, err := u.discardOverlay(p.Name, workspace.VM{}, "orphan")
+		return err
 	}
 	return &OverlayExistsError{path}
 }

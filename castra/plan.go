@@ -16,6 +16,9 @@ import (
 	"castra.example/castra/castra/internal/workspace"
 )
 
+// goarch is the architecture of guests: the host's.
+const goarch = runtime.GOARCH
+
 // site is what a plan depends on besides castra.toml.
 type site struct {
 	layout      workspace.Layout

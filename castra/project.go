@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"runtime"
 
 	"castra.example/castra/castra/config"
 	"castra.example/castra/castra/event"
@@ -111,7 +110,18 @@ func unreadable(file string, err error) error {
 	if as[config.Faults](err) || as[*config.Error](err) {
 		return err
 	}
-	return fmt.Errorf("configuration %s: %w", file, cause(err))
+	return &unreadableError{file, cause(err)}
+}
+
+type unreadableError struct {
+	file string
+	err  error
+}
+
+func (e *unreadableError) Error() string { return fmt.Sprintf("configuration %s: %v", e.file, e.err) }
+func (e *unreadableError) Unwrap() error { return e.err }
+func (e *unreadableError) Hint() string {
+	return "check the path and its permissions; CASTRA_CONFIG, where it is set, must name a castra.toml"
 }
 
 // cause is what the system said, without the operation and path around it.
@@ -180,6 +190,3 @@ func (p *Project) log() *slog.Logger {
 	}
 	return p.Log
 }
-
-// goarch is the architecture of guests: the host's.
-const goarch = runtime.GOARCH

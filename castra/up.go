@@ -40,8 +40,8 @@ type UpOptions struct {
 // Up starts what does not run yet, waits until each VM lets us in by SSH, and
 // bootstraps. VMs that run as configured are left alone; one that runs with
 // other settings is a *ChangedError. Launch and boot are all or nothing: when
-// a VM fails, or ctx ends, those that this call started are taken down. A
-// failed bootstrap leaves its VM running to be looked at.
+// a VM fails, or ctx ends, those that this call started, or found half started
+// by a killed one, are taken down. A failed bootstrap leaves its VM running to be looked at.
 func (p *Project) Up(ctx context.Context, o UpOptions) error {
 	if p.fault != nil {
 		return p.fault

@@ -30,6 +30,9 @@ const (
 // lockRetry is how often a waiting builder looks whether the other one has ended.
 const lockRetry = 100 * time.Millisecond
 
+// lockWait is how long it waits at most: longer than a build with slow fetching takes.
+const lockWait = 15 * time.Minute
+
 //go:embed root
 var guestFiles embed.FS
 
@@ -130,8 +133,10 @@ func lock(ctx context.Context, path string, progress func(string)) (func() error
 	l := flock.New(path)
 	ok, err := l.TryLock()
 	if err == nil && !ok {
-		progress("waiting for another build")
-		_, err = l.TryLockContext(ctx, lockRetry)
+		progress(fmt.Sprintf("waiting for another build, at most %s", lockWait))
+		limited, cancel := context.WithTimeout(ctx, lockWait)
+		defer cancel()
+		_, err = l.TryLockContext(limited, lockRetry)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("lock %s: %w", path, err)

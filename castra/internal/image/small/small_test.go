@@ -214,7 +214,7 @@ func TestBuildWaitsForLock(t *testing.T) {
 	var heard []string
 	_, err := Build(ctx, home, func(s string) { heard = append(heard, s); cancel() })
 	require.ErrorIs(t, err, context.Canceled)
-	require.Equal(t, []string{"waiting for another build"}, heard)
+	require.Equal(t, []string{"waiting for another build, at most 15m0s"}, heard)
 }
 
 func TestBuildRelativeHome(t *testing.T) {
