@@ -9,7 +9,6 @@ import (
 	"path"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -42,17 +41,7 @@ func (l *loader) shared(t *table, base Bootstrap) Bootstrap {
 	if b.Env == nil {
 		b.Env = map[string]string{}
 	}
-	env := t.sub("env")
-	for _, name := range slices.Sorted(maps.Keys(env.m)) {
-		switch value, _ := env.str(name); {
-		case !envPattern.MatchString(name):
-			env.fault(name, "it is no name of a variable", "write letters, digits and _, with no digit first")
-		case strings.HasPrefix(name, "CASTRA_"):
-			env.fault(name, "names that begin with CASTRA_ are Castra's own", "give the variable another name")
-		default:
-			b.Env[name] = value
-		}
-	}
+	maps.Copy(b.Env, env(t.sub("env")))
 	return b
 }
 
@@ -80,11 +69,11 @@ func badRemoteDir(dir string) string {
 
 func (l *loader) bootstrap(t *table, base Bootstrap) Bootstrap {
 	b := l.shared(t, base)
-	if b.Script, _ = l.existing(t, "script"); b.Script != "" {
+	if b.Script, _ = l.existing(t, "script"); b.Script != "" && !l.recorded {
 		l.checkScript(t, b.Script)
 	}
 	payload, mode := l.existing(t, "payload")
-	if b.Payload = payload; payload != "" && !mode.IsDir() && !mode.IsRegular() {
+	if b.Payload = payload; payload != "" && !l.recorded && !mode.IsDir() && !mode.IsRegular() {
 		t.fault("payload", payload+" is neither a file nor a directory", "give the path of one of these")
 	}
 	b.VerifyCommand, _ = t.str("verify_command")
@@ -98,8 +87,12 @@ func (l *loader) bootstrap(t *table, base Bootstrap) Bootstrap {
 }
 
 // defaultScript is bootstrap/<vm>/run.sh or bootstrap/<role>/run.sh, if there
-// is one. The table at path stands for the VM in faults.
+// is one. The table at path stands for the VM in faults. A snapshot names the
+// script that it was made with.
 func (l *loader) defaultScript(vm VM, path string) string {
+	if l.recorded {
+		return ""
+	}
 	for _, name := range []string{vm.Name, vm.Role} {
 		script := filepath.Join(l.p.Dir, "bootstrap", name, "run.sh")
 		if _, err := os.Lstat(script); err != nil {
@@ -116,7 +109,7 @@ func (l *loader) defaultScript(vm VM, path string) string {
 
 // checkScriptless refuses what only a script could use, where there is none.
 func (l *loader) checkScriptless(b Bootstrap, path string) {
-	if b.Script != "" || l.f.has(join(path, "script")) {
+	if b.Script != "" || l.recorded || l.f.has(join(path, "script")) {
 		return
 	}
 	for _, key := range []struct{ name, value string }{{"payload", b.Payload}, {"verify_command", b.VerifyCommand}, {"verify_path", b.VerifyPath}} {
@@ -130,7 +123,7 @@ func (l *loader) checkScriptless(b Bootstrap, path string) {
 func (l *loader) checkScript(t *table, script string) {
 	f, err := os.OpenFile(script, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
-		t.fault("script", reason(err, script), pathHelp)
+		t.fault("script", reason(err, script), t.pathHelp())
 		return
 	}
 	defer f.Close()
@@ -142,7 +135,7 @@ func (l *loader) checkScript(t *table, script string) {
 	first, _, _ := bytes.Cut(head, []byte("\n"))
 	switch {
 	case err != nil:
-		t.fault("script", reason(err, script), pathHelp)
+		t.fault("script", reason(err, script), t.pathHelp())
 	case len(head) == 0:
 		t.fault("script", script+" is empty", "write into it what is to be done in the guest, or remove it")
 	case bytes.HasSuffix(first, []byte("\r")):

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"io/fs"
 	"slices"
@@ -52,7 +53,8 @@ func (e *Error) Error() string {
 // Hint says what to do next.
 func (e *Error) Hint() string { return e.Help }
 
-// Faults are all faults of a file, by line.
+// Faults are all faults of castra.toml, by line, and then those of the
+// bootstrap.toml files beside its scripts.
 type Faults []*Error
 
 func (f Faults) Error() string {
@@ -72,41 +74,52 @@ func (f Faults) Unwrap() []error {
 	return all
 }
 
-// maxFaults bounds how many faults of one file are told.
+// maxFaults bounds how many faults of one project are told.
 const maxFaults = 100
 
-// faults collects them for one file.
+// faults collects them, for all files of a project.
 type faults struct {
-	file  string
-	lines lines
 	found Faults
 	more  int // beyond maxFaults
 }
 
 // add files a fault of the key at path.
-func (f *faults) add(path, problem, help string) {
+func (s *source) add(path, problem, help string) {
+	s.take(&Error{File: s.file, Line: s.lines.of(path), Key: path, Problem: problem, Help: help})
+}
+
+func (f *faults) take(e *Error) {
 	if f.full() {
 		f.more++
 		return
 	}
-	f.found = append(f.found, &Error{File: f.file, Line: f.lines.of(path), Key: path, Problem: problem, Help: help})
+	f.found = append(f.found, e)
 }
 
 // has tells that the key at path is at fault already.
-func (f *faults) has(path string) bool {
-	return slices.ContainsFunc(f.found, func(e *Error) bool { return e.Key == path })
+func (s *source) has(path string) bool {
+	return slices.ContainsFunc(s.found, func(e *Error) bool { return e.File == s.file && e.Key == path })
 }
 
 func (f *faults) full() bool { return len(f.found) == maxFaults }
 
-// err gives them by line; nil where there are none.
-func (f *faults) err() error {
+// err gives them by line, those of the file first before those of others; nil
+// where there are none.
+func (f *faults) err(first string) error {
 	if len(f.found) == 0 {
 		return nil
 	}
-	slices.SortStableFunc(f.found, func(a, b *Error) int { return a.Line - b.Line })
+	slices.SortStableFunc(f.found, func(a, b *Error) int {
+		switch {
+		case a.File != b.File && a.File == first:
+			return -1
+		case a.File != b.File && b.File == first:
+			return 1
+		}
+		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line))
+	})
 	if f.more > 0 {
-		f.found = append(f.found, &Error{File: f.file, Problem: fmt.Sprintf("%d more faults", f.more), Help: "correct those above first"})
+		f.found = append(f.found, &Error{File: first, Problem: fmt.Sprintf("%d more faults", f.more), Help: "correct those above first"})
 	}
 	return f.found
 }

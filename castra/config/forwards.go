@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 )
 
 const (
@@ -13,13 +14,11 @@ const (
 	allHostIP = "0.0.0.0"
 )
 
-// forwards reads the rules of a VM, and adds the one to its SSH where none is
-// declared.
-func (l *loader) forwards(vm *table, ssh, count int) []Forward {
+// forwards reads rules that the given number of replicas have.
+func (l *loader) forwards(vm *table, replicas int) []Forward {
 	var all []Forward
-	toSSH := false
 	for _, t := range vm.list("port_forwards", maxForwards) {
-		if !t.has("guest") {
+		if t.missing("guest") {
 			t.fault("guest", "it is missing", "write the guest's port, from 1 to 65535")
 		}
 		before := len(l.f.found) + l.f.more
@@ -27,20 +26,27 @@ func (l *loader) forwards(vm *table, ssh, count int) []Forward {
 			HostIP: l.hostIP(t), HostPort: t.integer("host", 0, 0, maxPort), GuestPort: t.integer("guest", 0, 1, maxPort),
 			Protocol: t.oneOf("protocol", "tcp", "tcp", "udp"), Line: l.f.lines.of(t.path),
 		}
-		if count > 1 && f.HostPort != 0 {
-			t.fault("host", fmt.Sprintf("%d replicas cannot share port %d", count, f.HostPort), "leave host out: each replica gets a free port, and mage ports tells which")
+		if replicas > 1 && f.HostPort != 0 {
+			t.fault("host", fmt.Sprintf("%d replicas cannot share port %d", replicas, f.HostPort),
+				"leave host out: each replica gets a free port, and mage ports tells which; or give each its own under [[vms.instances]]")
 		}
 		if len(l.f.found)+l.f.more > before {
 			f.HostPort = 0 // a faulty rule is in nobody's way
 		}
 		t.done()
-		toSSH = toSSH || f.Protocol == "tcp" && f.GuestPort == ssh
 		all = append(all, f)
 	}
-	if !toSSH {
-		all = append(all, Forward{HostIP: loopback, GuestPort: ssh, Protocol: "tcp"})
-	}
 	return all
+}
+
+// withSSH adds the forward to a VM's SSH, unless it is declared or SSH is
+// reached otherwise.
+func withSSH(all []Forward, ssh SSH) []Forward {
+	declared := func(f Forward) bool { return f.Protocol == "tcp" && f.GuestPort == ssh.Port }
+	if ssh.Host != "" || slices.ContainsFunc(all, declared) {
+		return all
+	}
+	return append(all, Forward{HostIP: loopback, GuestPort: ssh.Port, Protocol: "tcp"})
 }
 
 // hostIP takes a literal address that QEMU can listen on.
@@ -85,10 +91,10 @@ func (l *loader) checkForwards() {
 	taken := map[port][]rule{}
 	for i, vm := range l.p.VMs {
 		for j, f := range vm.Forwards {
-			if f.HostPort == 0 || vm.Index > 0 { // replicas were told of at their definition
+			if f.HostPort == 0 {
 				continue
 			}
-			r := rule{f, element(l.paths[i]+".port_forwards", j)}
+			r := rule{f, element(l.places[i].owner("port_forwards")+".port_forwards", j)}
 			key := port{f.Protocol, f.HostPort}
 			for _, other := range taken[key] {
 				if f.HostIP == other.HostIP || f.HostIP == allHostIP || other.HostIP == allHostIP {

@@ -142,6 +142,7 @@ func FuzzLoad(f *testing.F) {
 			for _, vm := range p.VMs {
 				require.Regexp(t, `^[a-z0-9][a-z0-9-]{0,34}$`, vm.Name)
 			}
+			requireSnapshot(t, p)
 		} else {
 			var all Faults
 			require.ErrorAs(t, err, &all)

@@ -9,9 +9,9 @@ import (
 	"github.com/BurntSushi/toml"
 )
 
-// Load reads, checks and resolves one castra.toml, given by its absolute path.
-// What is wrong with it comes as Faults; a file that cannot be read as the
-// error of the system.
+// Load reads, checks and resolves one castra.toml, given by its absolute path,
+// and the bootstrap.toml beside each script. What is wrong with them comes as
+// Faults; a file that cannot be read as the error of the system.
 func Load(file string) (*Project, error) {
 	if !filepath.IsAbs(file) {
 		return nil, fmt.Errorf("%s: not an absolute path", file)
@@ -22,28 +22,43 @@ func Load(file string) (*Project, error) {
 		return nil, err
 	}
 	file = filepath.Join(dir, filepath.Base(file))
-	data, err := read(file)
+	data, t, err := parse(file, dir, &faults{})
 	if err != nil {
 		return nil, err
 	}
-	source, err := text(file, data)
+	l := newLoader(&Project{File: file, Dir: dir, Source: data}, t.f)
+	return l.load(t)
+}
+
+// source is one file of a project.
+type source struct {
+	*faults
+	file   string
+	dir    string // that its paths are relative to
+	lines  lines
+	places map[string]string // of keys, for suggestions
+}
+
+// parse decodes a file. What is no TOML, or costs too much to decode, comes as
+// Faults.
+func parse(file, dir string, f *faults) (data []byte, t *table, err error) {
+	data, err = read(file)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	found, over := index(source)
+	content, err := text(file, data)
+	if err != nil {
+		return nil, nil, err
+	}
+	found, over := index(content)
 	if over.line > 0 {
-		return nil, Faults{{File: file, Line: over.line, Problem: over.problem, Help: "no key of Castra needs that: remove it"}}
+		return nil, nil, Faults{{File: file, Line: over.line, Problem: over.problem, Help: "no key of Castra needs that: remove it"}}
 	}
 	var m map[string]any
-	if _, err := toml.Decode(source, &m); err != nil {
-		return nil, syntaxFault(file, err)
+	if _, err := toml.Decode(content, &m); err != nil {
+		return nil, nil, syntaxFault(file, err)
 	}
-	l := &loader{p: &Project{File: file, Dir: dir, Source: data}, f: &faults{file: file, lines: found}, scripts: map[string]bool{}}
-	l.project(&table{f: l.f, m: m})
-	if err := l.f.err(); err != nil {
-		return nil, err
-	}
-	return l.p, nil
+	return data, &table{f: &source{faults: f, file: file, dir: dir, lines: found, places: places}, m: m}, nil
 }
 
 func syntaxFault(file string, err error) error {
@@ -58,9 +73,37 @@ func syntaxFault(file string, err error) error {
 
 // loader turns the tables of a file into a Project.
 type loader struct {
-	p       *Project
-	f       *faults
-	single  bool            // schema 0.1: no replicas, no index in names
-	paths   []string        // of the table of each of p.VMs: vms[1]
-	scripts map[string]bool // default scripts that have been looked at
+	p        *Project
+	f        *source           // castra.toml
+	recorded bool              // it is a snapshot: what it names need not exist
+	single   bool              // schema 0.1: no replicas, no index in names
+	places   []place           // of each of p.VMs
+	scripts  map[string]bool   // default scripts that have been looked at
+	beside   map[string]beside // by the directory of the script
+}
+
+func newLoader(p *Project, f *source) *loader {
+	return &loader{p: p, f: f, scripts: map[string]bool{}, beside: map[string]beside{}}
+}
+
+func (l *loader) load(t *table) (*Project, error) {
+	l.project(t)
+	if err := l.f.err(l.f.file); err != nil {
+		return nil, err
+	}
+	return l.p, nil
+}
+
+// place is where the settings of a VM stand.
+type place struct {
+	table    string // vms[1]
+	instance *table // its [[vms.instances]]; nil where there is none
+}
+
+// owner is the path of the table that gives the VM this key.
+func (p place) owner(key string) string {
+	if p.instance != nil && p.instance.has(key) {
+		return p.instance.path
+	}
+	return p.table
 }

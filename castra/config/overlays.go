@@ -31,8 +31,8 @@ func (l *loader) overlay(t *table) string {
 		t.fault("overlay", fmt.Sprintf("%q leads out of the workspace", shorten(s)), "write the path without ..")
 		return ""
 	}
-	abs, _ := l.path(t, "overlay", s)
-	if st, err := os.Stat(abs); err == nil && st.IsDir() {
+	abs, _ := t.resolve("overlay", s)
+	if st, err := os.Stat(abs); err == nil && st.IsDir() && !l.recorded {
 		t.fault("overlay", abs+" is a directory", help)
 		return ""
 	}
@@ -51,19 +51,25 @@ func numbered(path string, i int) string {
 // checkOverlays refuses a file that two VMs would write to, and one that the
 // project has for something else.
 func (l *loader) checkOverlays() {
+	if l.recorded {
+		return
+	}
 	uses := map[string]string{realPath(l.p.File): FileName}
 	for i, vm := range l.p.VMs {
-		use := func(file, what string) {
+		use := func(file, key, what string) {
 			if file != "" {
-				uses[realPath(file)] = fmt.Sprintf("the %s of %s on line %d", what, l.paths[i], vm.Line)
+				uses[realPath(file)] = fmt.Sprintf("the %s of %s", what, l.owner(i, key))
 			}
 		}
-		use(vm.Kernel, "kernel")
-		use(vm.Initrd, "initrd")
-		use(vm.SSH.Identity, "identity")
-		use(vm.Bootstrap.Script, "script")
-		use(vm.Bootstrap.Payload, "payload")
-		use(vm.BaseImage, "base image")
+		use(vm.Kernel, "kernel", "kernel")
+		use(vm.Initrd, "initrd", "initrd")
+		use(vm.SSH.Identity, "ssh", "identity")
+		if script := vm.Bootstrap.Script; script != "" {
+			use(script, "bootstrap", "script")
+			use(filepath.Join(filepath.Dir(script), besideName), "bootstrap", besideName)
+		}
+		use(vm.Bootstrap.Payload, "bootstrap", "payload")
+		use(vm.BaseImage, "base_image", "base image")
 	}
 	const help = "give the overlay a path of its own, or leave it out"
 	owners := map[string]int{}
@@ -78,14 +84,20 @@ func (l *loader) checkOverlays() {
 		if filepath.IsAbs(file) {
 			file = realPath(file)
 		}
-		key := l.paths[i] + ".overlay"
+		key := l.places[i].owner("overlay") + ".overlay"
 		if use, ok := uses[file]; ok {
 			l.f.add(key, fmt.Sprintf("%s is %s, and down would delete it", vm.Overlay, use), help)
 		}
 		if other, ok := owners[file]; ok {
-			l.f.add(key, fmt.Sprintf("%s is the overlay of %s on line %d too", vm.Overlay, l.paths[other], l.p.VMs[other].Line), help)
+			l.f.add(key, fmt.Sprintf("%s is the overlay of %s too", vm.Overlay, l.owner(other, "overlay")), help)
 			continue
 		}
 		owners[file] = i
 	}
+}
+
+// owner names the table that gives the i-th VM a key, and its line.
+func (l *loader) owner(i int, key string) string {
+	path := l.places[i].owner(key)
+	return fmt.Sprintf("%s on line %d", path, l.f.lines.of(path))
 }

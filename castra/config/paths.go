@@ -12,14 +12,15 @@ import (
 // maxPath is the length in bytes that Linux takes.
 const maxPath = 4095
 
-const (
-	pathHelp  = "write a path that is absolute, or relative to the directory of " + FileName
-	emptyHelp = "write a path, or leave the key out"
-)
+const emptyHelp = "write a path, or leave the key out"
 
-// path resolves one against the directory of castra.toml.
-func (l *loader) path(t *table, key, path string) (abs string, ok bool) {
-	abs = filepath.Join(l.p.Dir, path)
+func (t *table) pathHelp() string {
+	return "write a path that is absolute, or relative to the directory of " + filepath.Base(t.f.file)
+}
+
+// resolve resolves one against the directory of the file it stands in.
+func (t *table) resolve(key, path string) (abs string, ok bool) {
+	abs = filepath.Join(t.f.dir, path)
 	if filepath.IsAbs(path) {
 		abs = filepath.Clean(path)
 	}
@@ -41,13 +42,16 @@ func (l *loader) existing(t *table, key string) (string, fs.FileMode) {
 	if !ok {
 		return "", 0
 	}
-	abs, ok := l.path(t, key, s)
+	abs, ok := t.resolve(key, s)
 	if !ok {
 		return "", 0
 	}
+	if l.recorded {
+		return abs, 0
+	}
 	st, err := os.Stat(abs)
 	if err != nil {
-		t.fault(key, reason(err, abs), pathHelp)
+		t.fault(key, reason(err, abs), t.pathHelp())
 		return "", 0
 	}
 	return abs, st.Mode()
@@ -56,7 +60,7 @@ func (l *loader) existing(t *table, key string) (string, fs.FileMode) {
 // file is existing for a file.
 func (l *loader) file(t *table, key string) string {
 	abs, mode := l.existing(t, key)
-	if abs != "" && !mode.IsRegular() {
+	if abs != "" && !l.recorded && !mode.IsRegular() {
 		t.fault(key, abs+" is not a regular file", "give the path of a file")
 		return ""
 	}

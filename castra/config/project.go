@@ -28,7 +28,7 @@ func (l *loader) project(t *table) {
 	workflows := t.sub("workflows")
 	workflows.value("init") // kept for later versions
 	workflows.done()
-	if array, ok := t.m["vms"].([]any); !t.has("vms") || ok && len(array) == 0 {
+	if array, ok := t.m["vms"].([]any); t.missing("vms") || ok && len(array) == 0 {
 		t.fault("vms", "there is no VM", `add [[vms]] with name = "web"`)
 	}
 	l.vms(t.list("vms", maxVMs), base)
@@ -61,6 +61,9 @@ func (l *loader) version(t *table) {
 }
 
 func (l *loader) warn(path, problem, help string) {
+	if l.recorded { // was said when it was loaded
+		return
+	}
 	l.p.Warnings = append(l.p.Warnings, Error{File: l.f.file, Line: l.f.lines.of(path), Key: path, Problem: problem, Help: help})
 }
 
@@ -97,20 +100,21 @@ func (l *loader) stateDir(t *table) {
 	if !ok {
 		return
 	}
-	abs, ok := l.path(t, "state_dir", s)
+	abs, ok := t.resolve("state_dir", s)
 	if !ok {
 		return
 	}
 	rel, err := filepath.Rel(realPath(abs), l.p.Dir)
-	if err != nil || rel != ".." && !strings.HasPrefix(rel, "../") {
+	switch {
+	case l.recorded:
+		l.p.StateDir = abs
+	case err != nil || rel != ".." && !strings.HasPrefix(rel, "../"):
 		t.fault("state_dir", fmt.Sprintf("%s holds the project itself", abs), help)
-		return
-	}
-	if unfit(abs) {
+	case unfit(abs):
 		t.fault("state_dir", fmt.Sprintf("%s is a file, or a directory of the system", abs), help)
-		return
+	default:
+		l.p.StateDir = abs
 	}
-	l.p.StateDir = abs
 }
 
 // unfit tells that a path is none where files of Castra may come and go.

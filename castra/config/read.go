@@ -9,8 +9,10 @@ import (
 	"unicode/utf8"
 )
 
-// sizeLimit bounds castra.toml in bytes.
-const sizeLimit = 1 << 20
+const (
+	sizeLimit = 1 << 20 // of one file, in bytes
+	fileHelp  = "put a text file of at most 1 MiB there"
+)
 
 // read takes a regular file of bounded size, and never waits for one that is
 // not: to open a FIFO would, without O_NONBLOCK.
@@ -25,14 +27,14 @@ func read(file string) ([]byte, error) {
 		return nil, err
 	}
 	if !st.Mode().IsRegular() {
-		return nil, Faults{{File: file, Problem: "it is not a regular file", Help: "give the path of a " + FileName}}
+		return nil, Faults{{File: file, Problem: "it is not a regular file", Help: fileHelp}}
 	}
 	data, err := io.ReadAll(io.LimitReader(f, sizeLimit+1))
 	if err != nil {
 		return nil, err
 	}
 	if len(data) > sizeLimit {
-		return nil, Faults{{File: file, Problem: fmt.Sprintf("it is larger than %d KiB", sizeLimit>>10), Help: "give the path of a " + FileName}}
+		return nil, Faults{{File: file, Problem: fmt.Sprintf("it is larger than %d KiB", sizeLimit>>10), Help: fileHelp}}
 	}
 	return data, nil
 }

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -121,6 +122,21 @@ func TestBadVMNames(t *testing.T) {
 		got := refused(t, head+"[[vms]]\nname = \""+name+"\"\n")
 		require.Contains(t, got, FileName+":5: vms[0].name: ", "%q", name)
 	}
+}
+
+// TestBadLetters puts what no name may hold at its beginning, in its middle,
+// at its end, and alone.
+func TestBadLetters(t *testing.T) {
+	count := 0
+	for _, bad := range []string{"/", "\\", "..", ",", "=", "%", ":", ";", "'", "\"", "`", "$", "~", "*", "?", "#", "&", "|", "<", "(", "[", "{", "!", "@", "+", "^", "_", ".",
+		" ", "\t", "\n", "\r", "\x00", "\x1b", "\x7f", "\u0085", "\u202e", "\u2066", "\u200b", "\ufeff", "A", "é", "ａ", "\u212a", "１", "\u0301", strings.Repeat("x", 33)} {
+		for _, name := range []string{bad + "b", "a" + bad + "b", "a" + bad, bad} {
+			count++
+			require.Contains(t, refused(t, head+"[[vms]]\nname = "+quote(name)+"\n"), FileName+":5: vms[0].name: ", "%q", name)
+			require.Contains(t, refused(t, head+web+"[[vms.instances]]\nid = "+quote(name)+"\n"), FileName+":7: vms[0].instances[0].id: ", "%q", name)
+		}
+	}
+	require.Greater(t, count, 120)
 }
 
 // TestNamesAreSafe: whatever is accepted is one local file name of bounded
@@ -257,19 +273,52 @@ func TestHostileFiles(t *testing.T) {
 		"inline vms":      {"vms = [" + big("{},") + "]\n" + head, "more than 16384 values"},
 		"forwards":        {head + web + strings.Repeat("[[vms.port_forwards]]\nguest = 1\n", 5000), "at most 256"},
 		"forwards of all": {head + web + "count = 64\nport_forwards = [{guest = 1}, {guest = 2}, {guest = 3}, {guest = 4}]", "320 forwards"},
+		"instances":       {head + web + strings.Repeat("[[vms.instances]]\nid = \"web-0\"\n", 5000), "at most 64"},
+		"empty instances": {head + web + big("[[vms.instances]]\n"), "more than 16384 values"},
+		"forwards of one": {head + web + "[[vms.instances]]\nid = \"web-0\"\n" + strings.Repeat("[[vms.instances.port_forwards]]\nguest = 1\n", 5000), "at most 256"},
+		"id":              {head + web + "[[vms.instances]]\nid = \"" + big("x") + "\"\n", "is no replica of web"},
+		"long values":     {head + web + "machine = \"" + strings.Repeat("x", 300_000) + "\"\ncpu = \"" + strings.Repeat("x", 300_000) + "\"\nchecksum = \"" + strings.Repeat("0", 300_000) + "\"\n", "is no digest"},
+		"names":           {head + strings.Repeat("[[vms]]\nname = \"../x\"\n", 64) + "[x]\n" + manyKeys(200), "vms[63].name"},
+		"spellings":       {head + web + spellings("name"), "name is given too"},
 		"array":           {head + web + "description = [" + big("1,") + "]", "more than 16384 values"},
 		"count":           {head + web + "count = 4294967295", "out of range"},
 		"no end":          {head + web + "description = \"\"\"" + big("x\n"), "unexpected EOF"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			file := write(t, c.source)
-			_, err := Load(file)
-			require.Error(t, err)
+			requireCheap(t, file)
 			got := faultsOf(t, file)
 			require.Contains(t, got, c.want)
 			require.Less(t, len(got), 50_000)
 		})
 	}
+}
+
+// requireCheap checks that a faulty file is refused within 50 MB of memory.
+func requireCheap(t *testing.T, file string) {
+	t.Helper()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	_, err := Load(file)
+	runtime.ReadMemStats(&after)
+	require.Error(t, err)
+	require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(50<<20))
+}
+
+// spellings gives a key in all letter cases but its own.
+func spellings(key string) string {
+	var b strings.Builder
+	for mask := 1; mask < 1<<len(key); mask++ {
+		for i := range len(key) {
+			letter := key[i : i+1]
+			if mask>>i&1 == 1 {
+				letter = strings.ToUpper(letter)
+			}
+			b.WriteString(letter)
+		}
+		b.WriteString(" = 1\n")
+	}
+	return b.String()
 }
 
 func manyKeys(n int) string {
@@ -289,8 +338,8 @@ func TestSuggestions(t *testing.T) {
 	} {
 		require.Equal(t, want, nearest(key, known), "%q", key)
 	}
-	require.Equal(t, "keys are in lower case: write name", suggestion("Name", known))
-	require.Equal(t, "known here: "+strings.Join(known, ", "), suggestion("qwerty", known))
+	require.Equal(t, "keys are in lower case: write name", suggestion("Name", known, places))
+	require.Equal(t, "known here: "+strings.Join(known, ", "), suggestion("qwerty", known, places))
 }
 
 // TestNoGoTypes: faults speak of TOML alone.

@@ -5,8 +5,9 @@ import (
 	"strings"
 )
 
-// suggestion is the help for an unknown key among known ones.
-func suggestion(key string, known []string) string {
+// suggestion is the help for an unknown key among known ones, in a file with
+// these places of keys.
+func suggestion(key string, known []string, places map[string]string) string {
 	near := nearest(key, known)
 	switch place := places[key]; {
 	case place != "":
@@ -20,7 +21,7 @@ func suggestion(key string, known []string) string {
 	}
 }
 
-// places are the tables of keys that are in one kind of table alone.
+// places are the tables of castra.toml where keys are looked for first.
 var places = map[string]string{
 	"state_dir": "[project]",
 
@@ -28,6 +29,7 @@ var places = map[string]string{
 
 	"cpus": "[[vms]]", "memory": "[[vms]]", "count": "[[vms]]", "image": "[[vms]]", "base_image": "[[vms]]", "overlay": "[[vms]]",
 	"kernel": "[[vms]]", "initrd": "[[vms]]", "append": "[[vms]]", "port_forwards": "[[vms]]",
+	"network": "[[vms]]", "firmware": "[[vms]]", "machine": "[[vms]]", "cpu": "[[vms]]", "checksum": "[[vms]]", "instances": "[[vms]]",
 
 	"guest": "[[vms.port_forwards]]", "host": "[[vms.port_forwards]]", "host_ip": "[[vms.port_forwards]]", "protocol": "[[vms.port_forwards]]",
 

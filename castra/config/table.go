@@ -10,7 +10,7 @@ import (
 // table reads one TOML table key by key, files a fault for every value of the
 // wrong type, and knows at the end which keys nobody asked for.
 type table struct {
-	f      *faults
+	f      *source
 	path   string
 	m      map[string]any
 	known  []string
@@ -60,9 +60,25 @@ func (t *table) str(key string) (s string, ok bool) {
 	return s, ok
 }
 
+// spelling is the one of the names that differs from key in letter case at
+// most; "" where there is none.
+func spelling(key string, names []string) string {
+	for _, name := range names {
+		if strings.EqualFold(key, name) {
+			return name
+		}
+	}
+	return ""
+}
+
+// missing tells that the file gives key in no spelling: done tells of others.
+func (t *table) missing(key string) bool {
+	return !t.broken && spelling(key, slices.Collect(maps.Keys(t.m))) == ""
+}
+
 // required is str for a key that must be there.
 func (t *table) required(key, help string) (s string, ok bool) {
-	if !t.has(key) && !t.broken {
+	if t.missing(key) {
 		t.fault(key, "it is missing", help)
 	}
 	return t.str(key)
@@ -179,27 +195,20 @@ func (t *table) refuse(key, problem, help string) {
 	}
 }
 
-// done files a fault for every key that nothing has asked for. The later keys
-// are of the schema, and this version does not know what to do with them: to
-// pass over one would be to ignore the user.
-func (t *table) done(later ...string) {
+// done files a fault for every key that nothing has asked for.
+func (t *table) done() {
 	known := slices.Sorted(slices.Values(t.known))
 	for _, key := range slices.Sorted(maps.Keys(t.m)) {
-		switch {
-		case slices.Contains(known, key):
-		case slices.Contains(later, key):
-			help := "remove it"
-			if _, number := t.m[key].(int64); key == "cpu" && number {
-				help = "write cpus for their number"
-			}
-			t.fault(key, "this version of Castra does not support this key yet", help)
-		default:
-			help := ""
-			if !t.f.full() { // a suggestion takes a while, and nobody would see it
-				help = suggestion(key, known)
-			}
-			t.fault(key, "unknown key", help)
+		if slices.Contains(known, key) {
+			continue
 		}
+		problem, help := "unknown key", ""
+		if right := spelling(key, known); right != "" && t.has(right) {
+			problem, help = fmt.Sprintf("unknown key, and %s is given too", right), fmt.Sprintf("keys are in lower case: keep %s alone", right)
+		} else if !t.f.full() { // a suggestion takes a while, and nobody would see it
+			help = suggestion(key, known, t.f.places)
+		}
+		t.fault(key, problem, help)
 	}
 }
 

@@ -5,6 +5,7 @@ import "time"
 // Project is one castra.toml, checked and resolved.
 type Project struct {
 	File      string // absolute, symlinks of its directory resolved
+	Synthetic bool   // there is no File: Castra made the project up
 	Dir       string // the directory of File
 	Version   string
 	Name      string
@@ -12,7 +13,7 @@ type Project struct {
 	Lifecycle Lifecycle
 	VMs       []VM    // replicas expanded, in the order of the file
 	Warnings  []Error // what is odd and does not hinder
-	Source    []byte  // the file as read
+	Source    []byte  // the file as read; nil where Synthetic
 }
 
 // Lifecycle holds the bounds of a shutdown's steps. Defaults: 20 s, 10 s, 5 s.
@@ -34,6 +35,10 @@ type VM struct {
 	CPUs        int    // default 2
 	MemoryMiB   int    // default 2048
 	Forwards    []Forward
+	Network     string // user (default) or isolated: no way out of the guest
+	Machine     string // QEMU's name; "" for the default
+	CPU         string // QEMU's name of a model; "" for the default
+	Firmware    string // "" for the default, or bios
 	SSH         SSH
 	Bootstrap   Bootstrap
 	Kernel      string // absolute; "" boots from the disk
@@ -54,8 +59,9 @@ type Forward struct {
 // SSH is how to log in to a guest.
 type SSH struct {
 	User     string // "" for the image's
+	Host     string // name or address; "" for the forward on 127.0.0.1
 	Identity string // absolute path of a private key; "" for the workspace's
-	Port     int    // in the guest; default 22
+	Port     int    // in the guest, or of Host; default 22
 }
 
 // Bootstrap is what is run in a guest once it lets us in.

@@ -1,11 +1,11 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"regexp"
 	"slices"
-	"strings"
 )
 
 const (
@@ -29,12 +29,22 @@ func (l *loader) vms(tables []*table, base Bootstrap) {
 	total := 0
 	for _, t := range tables {
 		vm, count := l.vm(t, base)
-		total += count
-		if total <= maxVMs {
-			for i := range count {
-				l.p.VMs = append(l.p.VMs, l.replica(vm, t.path, i, count))
-				l.paths = append(l.paths, t.path)
+		instances := l.instances(t, vm, count)
+		sharing := count
+		for _, instance := range instances {
+			if instance.has("port_forwards") {
+				sharing--
 			}
+		}
+		vm.Forwards = l.forwards(t, sharing)
+		t.done()
+		if total += count; total > maxVMs {
+			continue
+		}
+		for i := range count {
+			at := place{t.path, instances[i]}
+			l.p.VMs = append(l.p.VMs, l.replica(vm, at, i, count))
+			l.places = append(l.places, at)
 		}
 	}
 	if total > maxVMs {
@@ -45,6 +55,7 @@ func (l *loader) vms(tables []*table, base Bootstrap) {
 	l.checkOverlays()
 }
 
+// vm reads what all replicas of a role have, but for the forwards.
 func (l *loader) vm(t *table, base Bootstrap) (vm VM, count int) {
 	vm.Line = l.f.lines.of(t.path)
 	if s, ok := t.required("name", nameHelp); ok {
@@ -61,90 +72,56 @@ func (l *loader) vm(t *table, base Bootstrap) (vm VM, count int) {
 		count = 1
 	}
 	vm.CPUs = t.integer("cpus", defaultCPUs, 1, maxCPUs)
-	vm.MemoryMiB = defaultMemory
-	if v, ok := t.value("memory"); ok {
-		mib, err := ParseMemory(v)
-		if err != nil {
-			t.fault("memory", err.Error(), memoryForms)
-		}
-		vm.MemoryMiB = mib
-	}
+	vm.MemoryMiB = memory(t, defaultMemory)
 	l.images(t, &vm)
+	hardware(t, &vm)
 	vm.Overlay = l.overlay(t)
 	vm.SSH = l.ssh(t.sub("ssh"))
-	vm.Forwards = l.forwards(t, vm.SSH.Port, count)
+	vm.SSH.Port = cmp.Or(vm.SSH.Port, sshPort)
 	vm.Bootstrap = l.bootstrap(t.sub("bootstrap"), base)
 	t.refuse("managed_image", "there are no managed images any more", `write image = "small", or base_image = "disk.qcow2"`)
-	t.done("instances", "checksum", "network", "firmware", "machine", "cpu")
 	return vm, count
 }
 
-// replica is the i-th VM of the role that the table at path gives.
-func (l *loader) replica(vm VM, path string, i, count int) VM {
+func memory(t *table, otherwise int) int {
+	v, ok := t.value("memory")
+	if !ok {
+		return otherwise
+	}
+	mib, err := ParseMemory(v)
+	if err != nil {
+		t.fault("memory", err.Error(), memoryForms)
+	}
+	return mib
+}
+
+// replica is the i-th VM of a role.
+func (l *loader) replica(vm VM, at place, i, count int) VM {
 	vm.Index = i
 	vm.Name = vm.Role
 	if !l.single {
-		vm.Name = fmt.Sprintf("%s-%d", vm.Role, i)
+		vm.Name = replicaName(vm.Role, i)
 	}
 	if count > 1 {
 		vm.Overlay = numbered(vm.Overlay, i)
 	}
 	vm.Forwards = slices.Clone(vm.Forwards)
 	vm.Bootstrap.Env = maps.Clone(vm.Bootstrap.Env)
+	if at.instance != nil {
+		l.override(at.instance, &vm)
+	}
 	if vm.Bootstrap.Script == "" && vm.Role != "" {
-		vm.Bootstrap.Script = l.defaultScript(vm, path)
+		vm.Bootstrap.Script = l.defaultScript(vm, at.table)
 	}
 	if i == 0 {
-		l.checkScriptless(vm.Bootstrap, join(path, "bootstrap"))
+		l.checkScriptless(vm.Bootstrap, join(at.table, "bootstrap"))
 	}
+	l.merge(&vm)
+	vm.Forwards = withSSH(vm.Forwards, vm.SSH)
 	return vm
 }
 
-func (l *loader) images(t *table, vm *VM) {
-	const imageHelp = `write image = "small", or base_image = "disk.qcow2"`
-	if s, ok := t.str("image"); ok {
-		if vm.Image = s; s != "small" {
-			t.fault("image", fmt.Sprintf("%q is no image this version of Castra knows", shorten(s)), imageHelp)
-		}
-	}
-	url := ""
-	if s, ok := t.m["base_image"].(string); ok && strings.Contains(s, "://") {
-		url = s
-	}
-	switch {
-	case t.has("image") && t.has("base_image"):
-		t.value("base_image")
-		t.fault("base_image", "image is given too", "keep one of the two")
-	case url != "":
-		t.value("base_image")
-		t.fault("base_image", "this version of Castra does not download images", "download "+shorten(url)+", check its digest, and write the path of the file")
-	default:
-		vm.BaseImage = l.file(t, "base_image")
-	}
-	vm.Kernel = l.file(t, "kernel")
-	vm.Initrd = l.file(t, "initrd")
-	vm.Append, _ = t.str("append")
-	for _, key := range []string{"initrd", "append"} {
-		if t.has(key) && !t.has("kernel") {
-			t.fault(key, "it means nothing without kernel", "add kernel, or remove it")
-		}
-	}
-}
-
-var userPattern = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]{0,31}$`)
-
-func (l *loader) ssh(t *table) SSH {
-	var s SSH
-	if user, ok := t.str("user"); ok {
-		if s.User = user; !userPattern.MatchString(user) {
-			t.fault("user", fmt.Sprintf("%q is no name of a user", shorten(user)), "write a login name of the guest: letters, digits, _, . and -, at most 32")
-		}
-	}
-	s.Port = t.integer("port", sshPort, 1, maxPort)
-	s.Identity = l.file(t, "identity")
-	t.done()
-	return s
-}
+func replicaName(role string, i int) string { return fmt.Sprintf("%s-%d", role, i) }
 
 // checkNames refuses two definitions that answer to one name: those of their
 // VMs, and the role, which may stand for a lone VM.
@@ -161,10 +138,10 @@ func (l *loader) checkNames() {
 				owners[name] = i
 				continue
 			}
-			pair := [2]string{l.paths[owner], l.paths[i]}
+			pair := [2]string{l.places[owner].table, l.places[i].table}
 			if pair[0] != pair[1] && !told[pair] {
 				told[pair] = true
-				l.f.add(l.paths[i]+".name", fmt.Sprintf("the name %s is taken by %s on line %d", name, pair[0], l.p.VMs[owner].Line),
+				l.f.add(l.places[i].table+".name", fmt.Sprintf("the name %s is taken by %s on line %d", name, pair[0], l.p.VMs[owner].Line),
 					"give one of the two another name")
 			}
 		}
