@@ -46,7 +46,8 @@ type Launched struct {
 	Forwards    []Forward `json:"forwards"`
 }
 
-// Waiting says what a VM is waited for, for how long so far and at most.
+// Waiting says what a VM is waited for, for how long so far and at most. It
+// comes every second for each VM; LimitMS is 0 where there is no limit.
 type Waiting struct {
 	VM        string `json:"-"`
 	For       string `json:"for"`
@@ -61,6 +62,16 @@ type Ready struct {
 	Host      string `json:"host"`
 	Port      int    `json:"port"`
 	ElapsedMS int64  `json:"elapsed_ms"`
+}
+
+// CopyProgress says how far a copy to or from a VM is, in bytes of file
+// contents. Total is 0 while it is unknown. It comes a few times a second at most.
+type CopyProgress struct {
+	VM     string `json:"-"`
+	Source string `json:"source"`
+	Target string `json:"target"`
+	Done   int64  `json:"done"`
+	Total  int64  `json:"total"`
 }
 
 // ShutdownRequested opens a VM's shutdown ladder.
@@ -141,10 +152,12 @@ type BootstrapPlanned struct {
 	Script string `json:"script,omitempty"`
 }
 
-// BootstrapStarted opens one run of a VM's bootstrap.
+// BootstrapStarted opens one run of a VM's bootstrap. Digest is that of the
+// script and payload it brings.
 type BootstrapStarted struct {
 	VM      string `json:"-"`
 	Run     string `json:"run"`
+	Digest  string `json:"digest"`
 	LimitMS int64  `json:"limit_ms"`
 }
 

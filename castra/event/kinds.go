@@ -8,6 +8,7 @@ var all = []Event{
 	Launched{},
 	Waiting{},
 	Ready{},
+	CopyProgress{},
 	ShutdownRequested{},
 	CooperativeAttempted{},
 	CooperativeSucceeded{},
@@ -45,6 +46,7 @@ func (OverlayPrepared) Kind() Kind      { return "vm.overlay.prepared" }
 func (Launched) Kind() Kind             { return "vm.launched" }
 func (Waiting) Kind() Kind              { return "vm.waiting" }
 func (Ready) Kind() Kind                { return "vm.ready" }
+func (CopyProgress) Kind() Kind         { return "vm.copy.progress" }
 func (ShutdownRequested) Kind() Kind    { return "vm.shutdown.requested" }
 func (CooperativeAttempted) Kind() Kind { return "vm.cooperative.attempted" }
 func (CooperativeSucceeded) Kind() Kind { return "vm.cooperative.succeeded" }
@@ -72,6 +74,7 @@ func (e OverlayPrepared) Subject() string      { return e.VM }
 func (e Launched) Subject() string             { return e.VM }
 func (e Waiting) Subject() string              { return e.VM }
 func (e Ready) Subject() string                { return e.VM }
+func (e CopyProgress) Subject() string         { return e.VM }
 func (e ShutdownRequested) Subject() string    { return e.VM }
 func (e CooperativeAttempted) Subject() string { return e.VM }
 func (e CooperativeSucceeded) Subject() string { return e.VM }
@@ -99,6 +102,7 @@ func (OverlayPrepared) sealed()      {}
 func (Launched) sealed()             {}
 func (Waiting) sealed()              {}
 func (Ready) sealed()                {}
+func (CopyProgress) sealed()         {}
 func (ShutdownRequested) sealed()    {}
 func (CooperativeAttempted) sealed() {}
 func (CooperativeSucceeded) sealed() {}

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -30,6 +31,7 @@ var examples = []Event{
 	}},
 	Waiting{VM: "web-0", For: "SSH", ElapsedMS: 5000, LimitMS: 300000},
 	Ready{VM: "web-0", User: "root", Host: "127.0.0.1", Port: 40123, ElapsedMS: 5400},
+	CopyProgress{VM: "web-0", Source: "site.tar", Target: "web-0:/srv", Done: 1 << 20, Total: 3 << 20},
 	ShutdownRequested{VM: "web-0", Reason: "down"},
 	CooperativeAttempted{VM: "web-0", Channel: "unavailable", Reason: "no socket", LimitMS: 20000},
 	CooperativeSucceeded{VM: "web-0", ElapsedMS: 900},
@@ -40,7 +42,7 @@ var examples = []Event{
 	ImageProgress{Image: "alpine", Phase: "download", Done: 10, Total: 100},
 	ImageVerified{Image: "alpine", Path: "/s/images/a.qcow2", Digest: "sha512:ab", Bytes: 100, ElapsedMS: 12},
 	BootstrapPlanned{VM: "web-0", Mode: "auto", Action: "run", Reason: "never ran", Script: "/p/run.sh"},
-	BootstrapStarted{VM: "web-0", Run: "r1", LimitMS: 120000},
+	BootstrapStarted{VM: "web-0", Run: "r1", Digest: "sha256:3b1f", LimitMS: 120000},
 	BootstrapStep{VM: "web-0", Run: "r1", Step: "apply", Status: "failed", Detail: "exit status 3", ElapsedMS: 80},
 	BootstrapOutput{VM: "web-0", Run: "r1", Stream: "stderr", Line: "a\x1b[31mb"},
 	BootstrapCompleted{VM: "web-0", Run: "r1", Outcome: "applied", Log: "/s/logs/b.json", ElapsedMS: 900},
@@ -128,21 +130,34 @@ func TestOwnFieldsNeverShadowTheRecord(t *testing.T) {
 	}
 }
 
-func TestGoldenLines(t *testing.T) {
+// testdata/examples.jsonl is what the README shows and other programs may be
+// tested with: one example of every kind, and nothing else.
+func TestExamplesFile(t *testing.T) {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
 	for _, e := range examples {
 		require.NoError(t, enc.Encode(Record{Time: at, Workspace: "demo-1a2b", Event: e}))
 	}
-	golden := filepath.Join("testdata", "events.jsonl")
+	golden := filepath.Join("testdata", "examples.jsonl")
 	if *update {
 		require.NoError(t, os.MkdirAll("testdata", 0o755))
 		require.NoError(t, os.WriteFile(golden, b.Bytes(), 0o644))
 	}
-	want, err := os.ReadFile(golden)
+	file, err := os.ReadFile(golden)
 	require.NoError(t, err)
-	require.Equal(t, string(want), b.String())
+	require.Equal(t, string(file), b.String())
+
+	var kinds []Kind
+	for line := range strings.Lines(string(file)) {
+		var r Record
+		require.NoError(t, json.Unmarshal([]byte(line), &r), "%s", line)
+		kinds = append(kinds, r.Event.Kind())
+		again, err := encode(r)
+		require.NoError(t, err)
+		require.Equal(t, line, string(again)+"\n")
+	}
+	require.Equal(t, Kinds(), kinds)
 }
 
 func TestUnmarshalFaults(t *testing.T) {

@@ -13,24 +13,29 @@ import (
 
 // NewJSON returns a Reporter that writes one Record a line. The lines are safe
 // on a terminal: what Sanitize would show as an escape is a JSON escape here,
-// so it reads back as it was. It may be shared by several Emitters. Write
+// so it reads back as it was. Of what a VM is waited for, one Waiting in 5 seconds
+// is written, from the fifth on. It may be shared by several Emitters. Write
 // errors are ignored: reporting must not stop the work.
-func NewJSON(w io.Writer) event.Reporter { return &jsonLines{w: w} }
+func NewJSON(w io.Writer) event.Reporter { return &jsonLines{w: w, pace: pace{}} }
 
 type jsonLines struct {
-	mu sync.Mutex
-	w  io.Writer
+	mu   sync.Mutex
+	w    io.Writer
+	pace pace
 }
 
 func (j *jsonLines) Report(r event.Record) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if e, ok := r.Event.(event.Waiting); ok && !j.pace.due(r.Workspace, e, false) {
+		return
+	}
 	var b strings.Builder
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
 	if enc.Encode(r) != nil {
 		return
 	}
-	j.mu.Lock()
-	defer j.mu.Unlock()
 	_, _ = io.WriteString(j.w, escapeJSON(b.String()))
 }
 

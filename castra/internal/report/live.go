@@ -2,152 +2,144 @@ package report
 
 import (
 	"fmt"
-	"io"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"castra.example/castra/castra/event"
 )
 
-// The live line is the last line on a terminal: it changes in place, gives way
-// to every other line and is drawn again below it.
+// The live block is the last lines on a terminal: one for each VM that is
+// waited for, then one for each image or copy under way. It changes in place,
+// gives way to every other line, is drawn again below it, and is gone at the
+// end. Each line of it takes one row: none is as wide as the terminal was at the
+// start and, should that have become narrower, none wraps.
 
 const (
-	eraseLine = "\r\x1b[K"
-	maxBar    = 30
+	eraseBelow   = "\x1b[J"
+	eraseLineEnd = "\x1b[K"
+	wrapOff      = "\x1b[?7l"
+	wrapOn       = "\x1b[?7h"
+	maxLive      = 8 // lines of a sort
 )
 
-// redraw brings the live line up to date.
-func (t *text) redraw() {
+// wait is what a VM is waited for, and when that was last heard of.
+type wait struct {
+	event.Waiting
+	heard time.Time
+}
+
+// forgotten is when a wait that is not heard of any more, though it should be
+// every second, has ended.
+const forgotten = 3 * time.Second
+
+// wait shows a wait in the live block or, where nothing can be rewritten, as a
+// line now and then.
+func (t *text) wait(r event.Record, e event.Waiting) {
+	if t.o.Width > 0 {
+		t.waits[e.VM] = wait{e, r.Time}
+		return
+	}
+	if t.pace.due(r.Workspace, e, !t.o.Verbose) {
+		t.put(e.VM, phrase(e))
+	}
+}
+
+// redraw brings the live block up to date.
+func (t *text) redraw(now time.Time) {
 	if t.o.Width <= 0 {
 		return
 	}
-	now := t.bar
-	if now == "" {
-		now = t.waitingLine()
-	}
-	if now == t.live {
+	block := t.block(now)
+	if slices.Equal(block, t.live) {
 		return
 	}
-	_, _ = io.WriteString(t.w, eraseLine+t.paint(faint, clip(now, t.o.Width-1)))
-	t.live = now
+	t.toTop()
+	if len(block) > 0 {
+		t.out.WriteString(wrapOff + strings.Join(block, eraseLineEnd+"\n") + eraseLineEnd + wrapOn)
+	}
+	if len(block) < len(t.live) {
+		t.out.WriteString(eraseBelow)
+	}
+	t.live = block
 }
 
-// waitingLine is "waiting for SSH, 10 s of at most 300 s: web-0, web-1": the
-// longest wait, and all that wait for the same.
-func (t *text) waitingLine() string {
-	var longest *event.Waiting
-	var names []string
-	for _, vm := range slices.Sorted(maps.Keys(t.vms)) {
-		w := t.vms[vm].waiting
-		switch {
-		case w == nil:
-		case longest == nil || w.For != longest.For && w.ElapsedMS > longest.ElapsedMS:
-			longest, names = w, []string{vm}
-		case w.For == longest.For:
-			names = append(names, vm)
-			if w.ElapsedMS > longest.ElapsedMS {
-				longest = w
-			}
+// erase takes the live block away, to write where it was.
+func (t *text) erase() {
+	if len(t.live) > 0 {
+		t.toTop()
+		t.out.WriteString(eraseBelow)
+		t.live = nil
+	}
+}
+
+// toTop goes to the start of the live block. The cursor rests in its last line.
+func (t *text) toTop() {
+	if len(t.live) > 0 {
+		t.out.WriteByte('\r')
+	}
+	if len(t.live) > 1 {
+		t.out.WriteString("\x1b[" + strconv.Itoa(len(t.live)-1) + "A")
+	}
+}
+
+func (t *text) block(now time.Time) []string {
+	maps.DeleteFunc(t.waits, func(_ string, w wait) bool { return now.Sub(w.heard) > forgotten })
+	var waits, gauges []string
+	for _, vm := range slices.SortedFunc(maps.Keys(t.waits), byNumber) {
+		waits = append(waits, t.liveLine(vm, waitText(t.waits[vm].Waiting)))
+	}
+	for _, key := range slices.Sorted(maps.Keys(t.gauges)) {
+		if g := t.gauges[key]; g.live {
+			gauges = append(gauges, t.liveLine(g.vm, g.bar(t.o.Width-1-columns(t.margin(g.vm)))))
 		}
 	}
-	if longest == nil {
+	block := append(t.atMost(waits), t.atMost(gauges)...)
+	if t.o.Height > 0 { // what is above the top row cannot be redrawn
+		block = block[:min(len(block), t.o.Height-1)]
+	}
+	return block
+}
+
+func (t *text) atMost(lines []string) []string {
+	if len(lines) <= maxLive {
+		return lines
+	}
+	more := fmt.Sprintf("and %d more", len(lines)-maxLive)
+	return append(lines[:maxLive:maxLive], t.liveLine("", more))
+}
+
+func (t *text) liveLine(vm, s string) string {
+	name := clip(t.margin(vm), t.o.Width-1)
+	return t.paint(nameColour(vm), name) + t.paint(faint, clip(flat(s), t.o.Width-1-columns(name)))
+}
+
+// margin is the column of VM names, for a line about this one.
+func (t *text) margin(vm string) string {
+	if vm = flat(vm); vm == "" {
 		return ""
 	}
-	return waitText(*longest) + ": " + strings.Join(names, ", ")
+	return pad(vm, t.column+2)
 }
 
 func waitText(e event.Waiting) string {
-	return fmt.Sprintf("waiting for %s, %s of at most %s", e.For, wholeSeconds(e.ElapsedMS), wholeSeconds(e.LimitMS))
+	s := "waiting for " + e.For + ", " + wholeSeconds(e.ElapsedMS)
+	if e.LimitMS > 0 {
+		s += " of at most " + wholeSeconds(e.LimitMS)
+	}
+	return s
 }
 
-// wait tells of a wait. Where nothing can be rewritten, lines come at least 5
-// seconds apart, and 15 after half a minute.
-func (t *text) wait(e event.Waiting, s *vmState) {
-	if t.o.Width > 0 && !t.o.Verbose && e.VM != "" {
-		s.waiting = &e
-		return
+// byNumber sorts web-2 before web-10.
+func byNumber(a, b string) int {
+	role := func(s string) string { return strings.TrimRight(s, "0123456789") }
+	if c := strings.Compare(role(a), role(b)); c != 0 {
+		return c
 	}
-	gap := int64(4500) // ticks are not exact
-	if s.printed.ElapsedMS > 29_500 {
-		gap = 14_500
+	if c := len(a) - len(b); c != 0 {
+		return c
 	}
-	same := s.printed.For == e.For && e.ElapsedMS >= s.printed.ElapsedMS && s.printed.LimitMS > 0
-	if same && !t.o.Verbose && e.ElapsedMS-s.printed.ElapsedMS < gap {
-		return
-	}
-	s.printed = e
-	t.put(e.VM, line{style: faint, head: waitText(e)})
-}
-
-type imageState struct {
-	phase string
-	told  time.Time
-}
-
-// progress tells how far an image is: each phase when it begins; then a bar on
-// a terminal, elsewhere a line every 5 seconds.
-func (t *text) progress(now time.Time, e event.ImageProgress) {
-	s := t.images[e.Image]
-	head := "image " + e.Image + ": " + e.Phase
-	if s.phase != e.Phase {
-		t.bar = ""
-	}
-	if t.o.Width > 0 && e.Total > 0 {
-		t.images[e.Image] = imageState{e.Phase, now}
-		t.bar = bar(head, e, t.o.Width-1)
-		return
-	}
-	if s.phase == e.Phase && now.Sub(s.told) < 5*time.Second && !t.o.Verbose {
-		return
-	}
-	t.images[e.Image] = imageState{e.Phase, now}
-	t.put("", line{rest: head + amount(e)})
-}
-
-func amount(e event.ImageProgress) string {
-	switch {
-	case e.Total > 0:
-		return fmt.Sprintf(", %d %%, %s of %s", percent(e), Bytes(e.Done), Bytes(e.Total))
-	case e.Done > 0:
-		return ", " + Bytes(e.Done)
-	default:
-		return ""
-	}
-}
-
-func percent(e event.ImageProgress) int64 {
-	return int64(100 * float64(min(max(e.Done, 0), e.Total)) / float64(e.Total))
-}
-
-// bar is "image x: download, 42 %, 21 MiB of 50 MiB   [####....]", where the
-// width allows it. The numbers get a fixed room, so that the bar stands still.
-func bar(head string, e event.ImageProgress, width int) string {
-	s := pad(head+amount(e), utf8.RuneCountInString(head)+28)
-	room := min(maxBar, width-utf8.RuneCountInString(s)-3)
-	if room < 8 {
-		return head + amount(e)
-	}
-	full := room * int(percent(e)) / 100
-	return s + " [" + strings.Repeat("#", full) + strings.Repeat(".", room-full) + "]"
-}
-
-// verified ends an image's progress. What was done at once needs no line.
-func (t *text) verified(e event.ImageVerified) line {
-	_, shown := t.images[e.Image]
-	delete(t.images, e.Image)
-	t.bar = ""
-	return line{
-		rest:  "image " + e.Image + ": verified in " + ms(e.ElapsedMS) + sized(e.Bytes),
-		quiet: !shown && e.ElapsedMS < slow,
-	}
-}
-
-// clip makes a string one line of at most width runes.
-func clip(s string, width int) string {
-	runes := []rune(oneLine.Replace(Sanitize(s)))
-	return string(runes[:min(len(runes), max(width, 0))])
+	return strings.Compare(a, b)
 }

@@ -12,7 +12,8 @@ import (
 // slow is from when on work that is quiet deserves a line, in milliseconds.
 const slow = 2000
 
-// phrase says an event that stands for itself.
+// phrase says an event that stands for itself. Every kind has one; where the
+// text of a whole command can say it better, text.go does.
 func phrase(e event.Event) line {
 	switch e := e.(type) {
 	case event.Message:
@@ -24,14 +25,44 @@ func phrase(e event.Event) line {
 	case event.Ready:
 		return line{style: green, head: "ready in " + ms(e.ElapsedMS),
 			rest: ": " + e.User + "@" + net.JoinHostPort(e.Host, strconv.Itoa(e.Port))}
-	case event.BootstrapPlanned, event.BootstrapStarted, event.BootstrapOutput, event.BootstrapCompleted, event.BootstrapFailed:
+	case event.Waiting:
+		return line{style: faint, head: waitText(e)}
+	case event.ImageProgress:
+		return line{rest: "image " + e.Image + ": " + e.Phase + amount(e.Done, e.Total)}
+	case event.ImageVerified:
+		return line{rest: "image " + e.Image + ": verified in " + ms(e.ElapsedMS) + sized(e.Bytes), quiet: e.ElapsedMS < slow}
+	case event.CopyProgress:
+		return line{rest: copyHead(e) + amount(e.Done, e.Total)}
+	case event.Cleanup:
+		return line{rest: "removed " + e.What + " " + e.Path + sized(e.Bytes), quiet: true}
+	case event.CommandAccepted, event.CommandRejected, event.CommandCompleted, event.CommandFailed, event.Summary:
+		return commandLine(e)
+	case event.ShutdownRequested, event.CooperativeAttempted, event.CooperativeSucceeded, event.CooperativeTimedOut,
+		event.Escalated, event.Stopped, event.OverlayDiscarded:
+		return shutdownLine(e)
+	default:
 		return bootstrapLine(e)
+	}
+}
+
+func commandLine(e event.Event) line {
+	switch e := e.(type) {
 	case event.CommandAccepted:
 		return line{rest: e.Command + ": accepted", quiet: true}
 	case event.CommandRejected:
 		return line{style: red, head: e.Command + " refused", rest: because(e.Reason), quiet: true}
+	case event.CommandCompleted:
+		return line{rest: e.Command + ": completed in " + ms(e.ElapsedMS), quiet: true}
+	case event.CommandFailed:
+		return line{style: red, head: e.Command + " failed", rest: " after " + ms(e.ElapsedMS) + because(e.Error)}
+	case event.Summary:
+		l := line{style: bold, head: e.Command + ":", rest: " " + e.Text}
+		if e.ElapsedMS > 0 {
+			l.rest += ", " + ms(e.ElapsedMS)
+		}
+		return l
 	default:
-		return shutdownLine(e)
+		return line{}
 	}
 }
 
@@ -117,7 +148,13 @@ func bootstrapLine(e event.Event) line {
 	case event.BootstrapPlanned:
 		return line{rest: "bootstrap planned: " + e.Action + ", mode " + e.Mode + because(e.Reason), quiet: true}
 	case event.BootstrapStarted:
-		return line{rest: "bootstrap run " + e.Run + ", at most " + ms(e.LimitMS), quiet: true}
+		rest := "bootstrap run " + e.Run + ", at most " + ms(e.LimitMS)
+		if e.Digest != "" {
+			rest += ", digest " + e.Digest
+		}
+		return line{rest: rest, quiet: true}
+	case event.BootstrapStep:
+		return stepLine(e, "")
 	case event.BootstrapOutput:
 		// The noop marker is for Castra; BootstrapCompleted tells people.
 		return line{rest: e.Line, raw: true, quiet: strings.TrimSpace(e.Line) == "Castra:noop"}

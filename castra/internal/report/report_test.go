@@ -87,30 +87,6 @@ func TestSharedReporters(t *testing.T) {
 	require.Equal(t, 100, strings.Count(lines.String(), "\n"))
 }
 
-func TestTable(t *testing.T) {
-	var b bytes.Buffer
-	require.NoError(t, Table(&b, []string{"vm", "State", "ssh"}, [][]string{
-		{"web-0", "running", "root@127.0.0.1:40123"},
-		{"über-0", "", "  "},
-		{"x"},
-		{"evil\x1b[2J", "a\nb\tc", "y", "one more"},
-	}))
-	require.Equal(t, ""+
-		"VM           STATE    SSH                   -\n"+
-		"web-0        running  root@127.0.0.1:40123  -\n"+
-		"über-0       -        -                     -\n"+
-		"x            -        -                     -\n"+
-		`evil\x1b[2J  a\nb\tc  y                     one more`+"\n", b.String())
-
-	b.Reset()
-	require.NoError(t, Table(&b, []string{"vm", "pid"}, nil))
-	require.Equal(t, "VM  PID\n", b.String())
-	b.Reset()
-	require.NoError(t, Table(&b, nil, nil))
-	require.Empty(t, b.String())
-	require.Error(t, Table(broken{}, []string{"vm"}, nil))
-}
-
 func TestDuration(t *testing.T) {
 	for d, want := range map[time.Duration]string{
 		-time.Second:                            "0 ms",

@@ -3,62 +3,59 @@ package report
 import (
 	"io"
 	"strings"
-	"unicode/utf8"
 )
 
 // Table writes rows under an upper-case header, columns aligned and two spaces
 // apart, no spaces at line ends. An empty or missing cell is "-". Cells are
-// sanitised and stay on one line.
+// sanitised; the lines of a cell stand below each other in its column.
 func Table(w io.Writer, header []string, rows [][]string) error {
-	all := make([][]string, 0, len(rows)+1)
-	columns := len(header)
+	columnCount := len(header)
 	for _, row := range rows {
-		columns = max(columns, len(row))
+		columnCount = max(columnCount, len(row))
 	}
+	var all [][]string
 	if len(header) > 0 {
-		all = append(all, cells(header, columns, strings.ToUpper))
+		upper := make([]string, len(header))
+		for i, name := range header {
+			upper[i] = strings.ToUpper(name)
+		}
+		all = append(all, stack(upper, columnCount)...)
 	}
 	for _, row := range rows {
-		all = append(all, cells(row, columns, func(s string) string { return s }))
+		all = append(all, stack(row, columnCount)...)
 	}
-	widths := make([]int, columns)
+	widths := make([]int, columnCount)
 	for _, row := range all {
 		for i, cell := range row {
-			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
+			widths[i] = max(widths[i], columns(cell))
 		}
 	}
 	var b strings.Builder
 	for _, row := range all {
+		var line strings.Builder
 		for i, cell := range row {
-			if i == len(row)-1 {
-				b.WriteString(cell)
-				break
-			}
-			b.WriteString(pad(cell, widths[i]+2))
+			line.WriteString(pad(cell, widths[i]+2))
 		}
-		b.WriteByte('\n')
+		b.WriteString(strings.TrimRight(line.String(), " ") + "\n")
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
 }
 
-var oneLine = strings.NewReplacer("\n", `\n`, "\t", `\t`)
-
-// cells makes a row of exactly n printable cells.
-func cells(row []string, n int, shape func(string) string) []string {
-	out := make([]string, n)
-	for i := range out {
-		if i < len(row) {
-			out[i] = shape(oneLine.Replace(Sanitize(strings.TrimSpace(row[i]))))
+// stack makes a row as many lines of n clean cells as its tallest cell has.
+func stack(row []string, n int) [][]string {
+	var lines [][]string
+	for i := range n {
+		cell := "-"
+		if i < len(row) && strings.TrimSpace(row[i]) != "" {
+			cell = strings.TrimSpace(row[i])
 		}
-		if out[i] == "" {
-			out[i] = "-"
+		for at, s := range strings.Split(cell, "\n") {
+			if at == len(lines) {
+				lines = append(lines, make([]string, n))
+			}
+			lines[at][i] = flat(strings.TrimSpace(s))
 		}
 	}
-	return out
-}
-
-// pad fills up with spaces to a width in runes.
-func pad(s string, width int) string {
-	return s + strings.Repeat(" ", max(0, width-utf8.RuneCountInString(s)))
+	return lines
 }

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"unicode/utf8"
 
 	"castra.example/castra/castra/event"
 )
@@ -24,40 +23,36 @@ import (
 //     here it is quiet; what fails on the way, warnings and hints are not.
 //   - Colour marks the few words that matter, never whole paragraphs: green
 //     for done, yellow for a warning, red for a failure, faint for waiting.
-//   - On a terminal waiting is one line that changes in place (see live.go);
-//     elsewhere it is a line now and then.
-//   - Nothing foreign is written before Sanitize, and a line is one Write.
+//   - On a terminal waiting and progress are a block that changes in place (see
+//     live.go); elsewhere they are a line now and then.
+//   - Nothing foreign is written before Sanitize, and an event is one Write.
 
 // TextOptions say where the text goes.
 type TextOptions struct {
 	Color   bool // mark with SGR colours
 	Width   int  // columns of the terminal; 0 = no terminal, nothing is rewritten
-	Verbose bool // tell every event
+	Height  int  // its rows; 0 = unknown, taken to be enough
+	Verbose bool // tell every event, but of waiting no more than every 5 seconds
 }
 
 // NewText returns a Reporter for people. It may be shared by several Emitters.
 // Write errors are ignored: reporting must not stop the work.
 func NewText(w io.Writer, o TextOptions) event.Reporter {
-	return &text{w: w, o: o, vms: map[string]*vmState{}, images: map[string]imageState{}}
+	return &text{w: w, o: o, scripts: map[string]string{}, waits: map[string]wait{}, gauges: map[string]gauge{}, pace: pace{}}
 }
 
 type text struct {
-	mu     sync.Mutex
-	w      io.Writer
-	o      TextOptions
-	column int // width of the longest VM name so far
-	live   string
-	bar    string
-	vms    map[string]*vmState
-	images map[string]imageState
-	gone   []tally
-}
-
-// vmState is what later lines about a VM need to know of earlier events.
-type vmState struct {
-	script  string         // base name of the bootstrap script
-	waiting *event.Waiting // nil: not waited for
-	printed event.Waiting  // last waiting line that was not rewritten
+	mu      sync.Mutex
+	w       io.Writer
+	o       TextOptions
+	out     strings.Builder   // what the event at hand makes us write
+	column  int               // width of the longest VM name so far
+	live    []string          // the live block as it stands on the terminal
+	scripts map[string]string // VM to base name of its bootstrap script, "" = none known
+	waits   map[string]wait   // by VM; on a terminal only
+	gauges  map[string]gauge
+	pace    pace
+	gone    []tally
 }
 
 // line is one fact, ready to be laid out.
@@ -73,98 +68,93 @@ type line struct {
 func (t *text) Report(r event.Record) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	vm, state := t.enter(r.Event)
+	vm := r.Event.Subject()
+	t.enter(vm, r.Event)
 	switch e := r.Event.(type) {
 	case event.Waiting:
-		t.wait(e, state)
+		t.wait(r, e)
 	case event.ImageProgress:
-		t.progress(r.Time, e)
+		t.image(r.Time, e)
+	case event.CopyProgress:
+		t.copying(r.Time, e)
 	case event.ImageVerified:
 		t.put(vm, t.verified(e))
 	case event.Cleanup:
-		t.put(vm, line{rest: "removed " + e.What + " " + e.Path + sized(e.Bytes), quiet: true})
+		t.put(vm, phrase(e))
 		t.tally(e)
 	case event.Summary:
 		t.leave()
 		t.put(vm, t.summary(e))
 	case event.CommandCompleted:
 		t.leave()
-		t.put(vm, line{rest: e.Command + ": completed in " + ms(e.ElapsedMS), quiet: true})
+		t.put(vm, phrase(e))
 	case event.CommandFailed:
 		t.leave()
-		t.put(vm, t.failed(e))
+		if !t.o.Verbose {
+			e.Error = "" // whoever ran the command tells it
+		}
+		t.put(vm, phrase(e))
 	case event.BootstrapStep:
-		t.put(vm, stepLine(e, state.script))
+		t.put(vm, stepLine(e, t.scripts[vm]))
 	default:
 		t.put(vm, phrase(e))
 	}
-	t.redraw()
+	t.redraw(r.Time)
+	if t.out.Len() > 0 {
+		_, _ = io.WriteString(t.w, t.out.String())
+		t.out.Reset()
+	}
 }
 
-// enter notes the event's VM and returns its name and state.
-func (t *text) enter(e event.Event) (string, *vmState) {
-	if _, ok := e.(event.CommandAccepted); ok {
-		clear(t.vms)
-		clear(t.images)
-	}
-	vm := e.Subject()
-	s := t.vms[vm]
-	if s == nil {
-		s = &vmState{}
-	}
+// enter notes what later lines need to know of an event.
+func (t *text) enter(vm string, e event.Event) {
 	if vm != "" {
-		t.vms[vm] = s
-		t.column = max(t.column, utf8.RuneCountInString(Sanitize(vm)))
+		t.column = max(t.column, columns(flat(vm)))
+		if _, known := t.scripts[vm]; !known {
+			t.scripts[vm] = ""
+		}
 	}
-	if planned, ok := e.(event.BootstrapPlanned); ok && planned.Script != "" {
-		s.script = filepath.Base(planned.Script)
+	switch e := e.(type) {
+	case event.CommandAccepted:
+		clear(t.scripts)
+		clear(t.waits)
+		clear(t.gauges)
+	case event.Waiting, event.CopyProgress, event.BootstrapOutput, event.Message:
+		return // none of these ends a wait
+	case event.BootstrapPlanned:
+		if e.Script != "" {
+			t.scripts[vm] = filepath.Base(e.Script)
+		}
 	}
-	if _, ok := e.(event.Waiting); !ok {
-		s.waiting = nil
-	}
-	return vm, s
+	delete(t.waits, vm)
 }
 
 // leave ends what a command leaves open: nothing is waited for any more, and
 // what was removed is told.
 func (t *text) leave() {
-	t.bar = ""
-	for _, s := range t.vms {
-		s.waiting = nil
-	}
+	clear(t.waits)
+	clear(t.gauges)
 	t.put("", t.removed())
-}
-
-// failed says no more than that, unless nobody else may tell the error.
-func (t *text) failed(e event.CommandFailed) line {
-	l := line{style: red, head: e.Command + " failed", rest: " after " + ms(e.ElapsedMS)}
-	if t.o.Verbose {
-		l.rest += because(e.Error)
-	}
-	return l
 }
 
 // summary adds the command that is most useful next.
 func (t *text) summary(e event.Summary) line {
-	rest := " " + e.Text
-	if e.ElapsedMS > 0 {
-		rest += ", " + ms(e.ElapsedMS)
-	}
+	l := phrase(e)
 	var next []string
 	switch e.Command {
 	case "up":
 		next = append(next, "mage status")
-		if len(t.vms) > 0 {
-			next = append(next, "mage exec "+slices.Min(slices.Collect(maps.Keys(t.vms)))+` "uname -a"`)
+		if len(t.scripts) > 0 {
+			next = append(next, "mage exec "+slices.Min(slices.Collect(maps.Keys(t.scripts)))+` "uname -a"`)
 		}
 		next = append(next, "mage down")
 	case "down", "clean":
 		next = append(next, "mage up")
 	}
 	if len(next) > 0 {
-		rest += ". Next: " + strings.Join(next, ", ")
+		l.notes = []string{"next: " + strings.Join(next, ", ")}
 	}
-	return line{style: bold, head: e.Command + ":", rest: rest}
+	return l
 }
 
 // put writes a line, unless it is empty or too quiet.
@@ -172,14 +162,10 @@ func (t *text) put(vm string, l line) {
 	if l.head+l.rest == "" && !l.raw || l.quiet && !t.o.Verbose {
 		return
 	}
-	var b strings.Builder
-	if t.live != "" {
-		b.WriteString(eraseLine)
-		t.live = ""
-	}
+	t.erase()
 	first, other := "", "  "
-	if vm = Sanitize(vm); vm != "" {
-		first = t.paint(nameColour(vm), vm) + pad("", t.column-utf8.RuneCountInString(vm)+2)
+	if vm = flat(vm); vm != "" {
+		first = t.paint(nameColour(vm), vm) + pad("", t.column-columns(vm)+2)
 		other = pad("", t.column+2)
 	}
 	if l.raw && !t.o.Verbose {
@@ -197,12 +183,11 @@ func (t *text) put(vm string, l line) {
 		default:
 			s = first + s
 		}
-		b.WriteString(strings.TrimRight(s, " ") + "\n")
+		t.out.WriteString(strings.TrimRight(s, " ") + "\n")
 	}
 	for _, note := range l.notes {
-		b.WriteString(other + strings.Join(paragraphs(note), "\n"+other) + "\n")
+		t.out.WriteString(other + strings.Join(paragraphs(note), "\n"+other) + "\n")
 	}
-	_, _ = io.WriteString(t.w, b.String())
 }
 
 // sgr are the colours that scripts print: harmless to leave out, and only noise
