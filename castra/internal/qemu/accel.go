@@ -39,12 +39,34 @@ type AcceleratorError struct {
 func (e *AcceleratorError) Error() string { return fmt.Sprintf("accelerator %s: %v", e.Name, e.Err) }
 func (e *AcceleratorError) Unwrap() error { return e.Err }
 
+// Enable says how this computer would have it; "" where that is not known.
+func (e *AcceleratorError) Enable() string {
+	switch {
+	case errors.Is(e.Err, os.ErrPermission):
+		return "add yourself to the group of " + KVMDevice + " (sudo usermod -aG kvm $USER) and log in again"
+	case e.Name == "kvm" && errors.Is(e.Err, os.ErrNotExist):
+		return "turn on virtualization in the firmware setup (in a VM: nested virtualization; in a container: --device " + KVMDevice +
+			"), then sudo modprobe kvm_intel or kvm_amd"
+	default:
+		return ""
+	}
+}
+
 // Hint says what to do next.
 func (e *AcceleratorError) Hint() string {
-	if errors.Is(e.Err, os.ErrPermission) {
-		return "add yourself to the group of " + KVMDevice + " (sudo usermod -aG kvm $USER) and log in again"
+	const settle = "unset CASTRA_ACCEL to take what there is"
+	if enable := e.Enable(); enable != "" {
+		return enable + "; or " + settle
 	}
-	return "unset CASTRA_ACCEL to take what there is"
+	return settle
+}
+
+// Hardware is the name of the accelerator that is no emulation.
+func Hardware(goos string) string {
+	if goos == "darwin" {
+		return "hvf"
+	}
+	return "kvm"
 }
 
 // ChooseAccelerator opens the device rather than asking whether it is there: a
@@ -52,9 +74,9 @@ func (e *AcceleratorError) Hint() string {
 // or kvm, hvf or tcg, which then must work. On Linux device is KVMDevice, and
 // a fake in tests; on macOS hvf is asked of the kernel.
 func ChooseAccelerator(want, goos, device string) (Accelerator, error) {
-	hardware, probe := "kvm", func() error { return openDevice(device) }
+	hardware, probe := Hardware(goos), func() error { return openDevice(device) }
 	if goos == "darwin" {
-		hardware, probe = "hvf", probeHVF
+		probe = probeHVF
 	}
 	switch want {
 	case "tcg":

@@ -54,6 +54,10 @@ func TestChooseAccelerator(t *testing.T) {
 func TestDeniedDevice(t *testing.T) {
 	denied := &AcceleratorError{"kvm", &fs.PathError{Op: "open", Path: KVMDevice, Err: fs.ErrPermission}}
 	require.Contains(t, denied.Hint(), "usermod -aG kvm")
+	require.Contains(t, denied.Hint(), "unset CASTRA_ACCEL")
+	absent := &AcceleratorError{"kvm", &fs.PathError{Op: "stat", Path: KVMDevice, Err: fs.ErrNotExist}}
+	require.Contains(t, absent.Enable(), "modprobe")
+	require.Empty(t, (&AcceleratorError{"hvf", errors.New("not on linux")}).Enable())
 	require.Equal(t, "max", Accelerator{Name: "tcg"}.CPU())
 	require.Equal(t, "host", Accelerator{Name: "kvm"}.CPU())
 	require.True(t, errors.Is(denied, fs.ErrPermission))

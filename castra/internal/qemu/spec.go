@@ -1,6 +1,7 @@
 package qemu
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -18,17 +19,20 @@ type Spec struct {
 	UUID        string
 	Machine     string
 	Accelerator Accelerator
+	CPU         string // QEMU's model with its flags; "" takes that of the accelerator
 	CPUs        int
 	MemoryMiB   int
 	Overlay     string
 	Seed        string
 	Forwards    []Forward
-	Pidfile     string
-	Monitor     string
-	SerialLog   string
-	Kernel      string
-	Initrd      string
-	Append      string
+	// Restrict keeps the guest from reaching anything; forwards still work.
+	Restrict  bool
+	Pidfile   string
+	Monitor   string
+	SerialLog string
+	Kernel    string
+	Initrd    string
+	Append    string
 	// Sandbox is set where QEMU can lock itself in (Linux, seccomp).
 	Sandbox bool
 }
@@ -51,7 +55,7 @@ func (s Spec) Args() []string {
 		"-display", "none",
 		"-machine", s.Machine,
 		"-accel", s.Accelerator.Name,
-		"-cpu", s.Accelerator.CPU(),
+		"-cpu", cmp.Or(s.CPU, s.Accelerator.CPU()),
 		"-smp", strconv.Itoa(s.CPUs),
 		"-m", strconv.Itoa(s.MemoryMiB) + "M",
 	}
@@ -112,6 +116,9 @@ func fileNode(node, format, path string, readOnly bool) string {
 func (s Spec) netdev() string {
 	var b strings.Builder
 	b.WriteString("user,id=net0")
+	if s.Restrict {
+		b.WriteString(",restrict=on")
+	}
 	for _, f := range s.Forwards {
 		fmt.Fprintf(&b, ",hostfwd=%s:%s:%d-:%d", f.Protocol, f.HostIP, f.HostPort, f.GuestPort)
 	}

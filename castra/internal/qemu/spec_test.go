@@ -29,6 +29,7 @@ func TestArgsGolden(t *testing.T) {
 	full.Accelerator = Accelerator{Name: "kvm"}
 	full.Kernel, full.Initrd, full.Append = "/img/vmlinuz", "/img/initrd", "console=ttyS0 root=/dev/vda2"
 	full.Forwards = append(full.Forwards, Forward{"0.0.0.0", 5353, 53, "udp"}, Forward{"127.0.0.1", 8080, 80, "tcp"})
+	full.Restrict, full.CPU = true, "Nehalem,+aes,-x2apic"
 	full.Dir, full.Overlay, full.SerialLog = "/a,b=on", "/a,b=on/o.qcow2", "/a,b=on/logs/s.log"
 	mac := defaultSpec()
 	mac.Machine, mac.Accelerator, mac.Sandbox, mac.Seed = "virt", Accelerator{Name: "hvf"}, false, ""

@@ -15,52 +15,62 @@ type Tools struct {
 // MissingToolError says: a program is not to be found in PATH.
 type MissingToolError struct {
 	Tool    string
-	Package map[string]string
+	Package Package
 	Err     error
 }
 
 func (e *MissingToolError) Error() string { return fmt.Sprintf("%s: %v", e.Tool, e.Err) }
 func (e *MissingToolError) Unwrap() error { return e.Err }
 
-// Hint names the package that holds the program.
-func (e *MissingToolError) Hint() string {
-	return fmt.Sprintf("install it: Debian and Ubuntu: sudo apt-get install %s; Fedora: sudo dnf install %s; macOS: brew install qemu",
-		e.Package["apt"], e.Package["dnf"])
+// Hint gives the command that installs it.
+func (e *MissingToolError) Hint() string { return "install it: " + e.Package.Install() }
+
+// systems is QEMU's name of each architecture, the machine type of its guests,
+// and what holds it.
+var systems = map[string]struct {
+	arch, machine string
+	pkg           Package
+}{
+	// A direct kernel boot under TCG takes 0.45 s less on q35 than on pc.
+	"amd64": {"x86_64", "q35", Package{Apt: "qemu-system-x86", Dnf: "qemu-system-x86-core", Pacman: "qemu-system-x86", Brew: "qemu"}},
+	"arm64": {"aarch64", "virt", Package{Apt: "qemu-system-arm", Dnf: "qemu-system-aarch64-core", Pacman: "qemu-system-aarch64", Brew: "qemu"}},
 }
 
-// systems is QEMU's name of each architecture, and what its packages are called.
-var systems = map[string]struct{ arch, machine, apt string }{
-	// A direct kernel boot under TCG takes 0.45 s less on q35 than on pc.
-	"amd64": {"x86_64", "q35", "qemu-system-x86"},
-	"arm64": {"aarch64", "virt", "qemu-system-arm"},
-}
+var imgPackage = Package{Apt: "qemu-utils", Dnf: "qemu-img", Pacman: "qemu-img", Brew: "qemu"}
 
 // FindTools looks in PATH; a program in the current directory is never taken.
-// Goarch is that of the guests, in Go's spelling.
+// Goarch is that of the guests, in Go's spelling. Of several that are missing,
+// each has its *MissingToolError.
 func FindTools(goarch string) (Tools, error) {
-	sys, ok := systems[goarch]
-	if !ok {
-		return Tools{}, fmt.Errorf("QEMU for %s: Castra knows amd64 and arm64", goarch)
-	}
-	system, err := find("qemu-system-"+sys.arch, sys.apt, "qemu-kvm")
-	if err != nil {
-		return Tools{}, err
-	}
-	img, err := find("qemu-img", "qemu-utils", "qemu-img")
-	return Tools{system, img}, err
+	system, systemErr := FindSystem(goarch)
+	img, imgErr := FindImg()
+	return Tools{system, img}, errors.Join(systemErr, imgErr)
 }
 
-func find(tool, apt, dnf string) (string, error) {
+// FindSystem is FindTools for QEMU alone.
+func FindSystem(goarch string) (string, error) {
+	sys, ok := systems[goarch]
+	if !ok {
+		return "", fmt.Errorf("QEMU for %s: Castra knows amd64 and arm64", goarch)
+	}
+	return find("qemu-system-"+sys.arch, sys.pkg)
+}
+
+// FindImg is FindTools for qemu-img alone.
+func FindImg() (string, error) { return find("qemu-img", imgPackage) }
+
+func find(tool string, pkg Package) (string, error) {
 	path, err := exec.LookPath(tool)
 	if err != nil {
 		var named *exec.Error
 		if errors.As(err, &named) {
 			err = named.Err
 		}
-		return "", &MissingToolError{tool, map[string]string{"apt": apt, "dnf": dnf}, err}
+		return "", &MissingToolError{tool, pkg, err}
 	}
 	return path, nil
 }
 
-// Machine is the machine type for guests of this architecture.
+// Machine is the machine type for guests of this architecture; "" for one that
+// Castra does not know.
 func Machine(goarch string) string { return systems[goarch].machine }

@@ -42,6 +42,17 @@ var conformance = map[string]func(*testing.T, *world){
 		require.NoError(t, err)
 		require.Regexp(t, `^QEMU emulator version \d+\.\d+\.\d+ \(`, string(out))
 	},
+	"-L help names the directories of its firmware": func(t *testing.T, w *world) {
+		out, err := exec.Command(w.qemu, "-L", "help").Output()
+		require.NoError(t, err)
+		found := 0
+		for dir := range strings.Lines(string(out)) {
+			if _, err := os.Stat(filepath.Join(strings.TrimSpace(dir), "bios-256k.bin")); err == nil {
+				found++
+			}
+		}
+		require.Positive(t, found, string(out))
+	},
 	"the pidfile holds the pid and the lock": func(t *testing.T, w *world) {
 		v := w.launch(t, "a", w.args("a")...)
 		text, err := os.ReadFile(w.path("a.pid"))

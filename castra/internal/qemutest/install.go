@@ -14,6 +14,9 @@ import (
 // there. A living one holds a lock on its file.
 const recordDir = "fakes"
 
+// biosFile is the fake's firmware, in the directory that it names at -L help.
+const biosFile = "bios-256k.bin"
+
 // Install makes a directory with the fakes, to be put first in PATH. When the
 // test ends, so does every fake QEMU started from it.
 func Install(t testing.TB) (dir string) {
@@ -30,6 +33,9 @@ func Install(t testing.TB) (dir string) {
 		if err := os.Symlink(self, filepath.Join(dir, name)); err != nil {
 			t.Fatalf("fake QEMU: %v", err)
 		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, biosFile), nil, 0o600); err != nil {
+		t.Fatalf("fake QEMU: %v", err)
 	}
 	t.Cleanup(func() {
 		for _, pid := range Running(t, dir) {

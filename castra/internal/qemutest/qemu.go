@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -28,6 +29,14 @@ type machine struct {
 func runQEMU(args []string) int {
 	if len(args) == 1 && (args[0] == "--version" || args[0] == "-version") {
 		fmt.Println("QEMU emulator version 7.2.22 (fake)")
+		return 0
+	}
+	if slices.Equal(args, []string{"-L", "help"}) {
+		dir, err := home()
+		if err != nil {
+			return complain("fake: %v", err)
+		}
+		fmt.Println(dir)
 		return 0
 	}
 	o, err := parseOptions(args)

@@ -21,12 +21,16 @@ type session struct {
 	channel ssh.Channel
 	user    string
 	env     []string
+	term    *terminal // nil: none was asked for
 }
 
 func (s *session) serve(ctx context.Context, requests <-chan *ssh.Request) {
 	ctx, cancel := context.WithCancel(ctx)
 	var command sync.WaitGroup
-	defer command.Wait()
+	defer func() {
+		command.Wait()
+		s.term.close()
+	}()
 	defer cancel() // a client that is gone takes its command along
 	defer s.channel.Close()
 	started := false
@@ -40,8 +44,12 @@ func (s *session) serve(ctx context.Context, requests <-chan *ssh.Request) {
 			if ok = ssh.Unmarshal(r.Payload, &v) == nil; ok {
 				s.env = append(s.env, v.Name+"="+v.Value)
 			}
-		case r.Type == "pty-req" || r.Type == "window-change":
-			ok = true
+		case r.Type == "pty-req" && s.term == nil && !started:
+			var err error
+			s.term, err = newTerminal(r.Payload)
+			ok = err == nil
+		case r.Type == "window-change":
+			ok = s.term.resize(r.Payload)
 		case r.Type == "signal":
 			ok = forward(signals, r.Payload)
 		case r.Type == "exec" && !started:
@@ -77,22 +85,36 @@ func forward(signals chan<- os.Signal, payload []byte) bool {
 	}
 }
 
-func (s *session) run(ctx context.Context, line string, signals <-chan os.Signal) {
-	defer s.channel.Close()
+func (s *session) command(ctx context.Context, line string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "sh", "-c", line)
 	cmd.Dir = s.server.options.Dir
 	cmd.Env = append([]string{
 		"HOME=" + s.server.options.Dir, "USER=" + s.user, "PATH=" + os.Getenv("PATH"),
 		"CASTRA_FAKE_GUEST=" + s.server.options.Name,
 	}, s.env...)
-	cmd.Stdout, cmd.Stderr = s.channel, s.channel.Stderr()
 	cmd.SysProcAttr = commandAttr()
 	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGKILL) }
 	cmd.WaitDelay = 5 * time.Second
-	stdin, err := cmd.StdinPipe()
-	if err == nil {
-		err = cmd.Start()
+	return cmd
+}
+
+// connect gives cmd its streams and starts it.
+func (s *session) connect(cmd *exec.Cmd) (stdin io.WriteCloser, err error) {
+	if s.term != nil {
+		stdin = s.term.attach(cmd)
+	} else {
+		cmd.Stdout, cmd.Stderr = s.channel, s.channel.Stderr()
+		if stdin, err = cmd.StdinPipe(); err != nil {
+			return nil, err
+		}
 	}
+	return stdin, cmd.Start()
+}
+
+func (s *session) run(ctx context.Context, line string, signals <-chan os.Signal) {
+	defer s.channel.Close()
+	cmd := s.command(ctx, line)
+	stdin, err := s.connect(cmd)
 	if err != nil {
 		_, _ = io.WriteString(s.channel.Stderr(), err.Error()+"\n")
 		s.exit(127, "")
@@ -117,7 +139,15 @@ func (s *session) run(ctx context.Context, line string, signals <-chan os.Signal
 			}
 		}
 	})
-	s.exit(status(cmd.Wait()))
+	if s.term == nil {
+		s.exit(status(cmd.Wait()))
+		return
+	}
+	defer s.term.close() // a full terminal must not hold the copy of stdin
+	helpers.Go(func() { s.term.show(s.channel) })
+	err = cmd.Wait()
+	s.term.drain()
+	s.exit(status(err))
 }
 
 // status splits what Wait returned into an exit status and a signal's name.

@@ -1,6 +1,7 @@
 package qemutest
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"io"
@@ -115,21 +116,54 @@ func TestSSHSignalsAndShell(t *testing.T) {
 	require.NoError(t, session.Start("echo up; sleep 100"))
 	_, err = io.ReadFull(out, make([]byte, 3))
 	require.NoError(t, err)
-	require.NoError(t, session.Signal(ssh.SIGINT))
+	// Not SIGINT, which dash loses when it comes just before it becomes sleep.
+	require.NoError(t, session.Signal(ssh.SIGTERM))
 	var exit *ssh.ExitError
 	require.ErrorAs(t, session.Wait(), &exit)
-	require.Equal(t, "INT", exit.Signal())
+	require.Equal(t, "TERM", exit.Signal())
 
 	session, err = c.NewSession()
 	require.NoError(t, err)
 	session.Stdin = strings.NewReader("echo from-shell\nexit 3\n")
 	var stdout bytes.Buffer
 	session.Stdout = &stdout
-	require.NoError(t, session.RequestPty("xterm", 24, 80, nil))
 	require.NoError(t, session.Shell())
 	require.ErrorAs(t, session.Wait(), &exit)
 	require.Equal(t, 3, exit.ExitStatus())
 	require.Equal(t, "from-shell\n", stdout.String())
+}
+
+func TestSSHTerminal(t *testing.T) {
+	checkLeaks(t)
+	server, private := guestServer(t, "")
+	c, err := login(t, server.Addr(), "root", server.HostKey(), private)
+	require.NoError(t, err)
+	session, err := c.NewSession()
+	require.NoError(t, err)
+	require.NoError(t, session.RequestPty("xterm", 24, 80, nil))
+	stdout, err := session.StdoutPipe()
+	require.NoError(t, err)
+	out := bufio.NewReader(stdout)
+	require.NoError(t, session.Start(`trap 'stty size; exit 4' WINCH; echo "$TERM"; stty size; while :; do sleep 0.02; done`))
+	line := func() string {
+		text, err := out.ReadString('\n')
+		require.NoError(t, err)
+		return text
+	}
+	require.Equal(t, "xterm\r\n", line())
+	require.Equal(t, "24 80\r\n", line())
+	require.NoError(t, session.WindowChange(50, 132))
+	require.Equal(t, "50 132\r\n", line())
+	var exit *ssh.ExitError
+	require.ErrorAs(t, session.Wait(), &exit)
+	require.Equal(t, 4, exit.ExitStatus())
+
+	// A client that is gone takes its terminal's users along.
+	session, err = c.NewSession()
+	require.NoError(t, err)
+	require.NoError(t, session.RequestPty("xterm", 24, 80, nil))
+	require.NoError(t, session.Shell())
+	require.NoError(t, c.Close())
 }
 
 // TestSSHCommandEndsWithItsClient looks for the command's own mark.

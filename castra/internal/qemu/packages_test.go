@@ -1,0 +1,51 @@
+package qemu
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// The hint is the command of this host's own package manager, which may be
+// pasted as it is.
+func TestMissingToolsAreAllTold(t *testing.T) {
+	sudo := "sudo "
+	if os.Geteuid() == 0 {
+		sudo = ""
+	}
+	for manager, want := range map[string]string{
+		"apt-get": "install it: " + sudo + "apt-get install qemu-utils",
+		"dnf":     "install it: " + sudo + "dnf install qemu-img",
+		"pacman":  "install it: " + sudo + "pacman -S qemu-img",
+		"brew":    "install it: brew install qemu",
+		"none":    "Debian and Ubuntu: " + sudo + "apt-get install qemu-utils; Fedora: ",
+	} {
+		t.Run(manager, func(t *testing.T) {
+			path := t.TempDir()
+			t.Setenv("PATH", path)
+			require.NoError(t, os.WriteFile(filepath.Join(path, manager), []byte("#!/bin/sh\n"), 0o700))
+			tools, err := FindTools("amd64")
+			require.Equal(t, Tools{}, tools)
+			missing := map[string]string{}
+			joined, ok := err.(interface{ Unwrap() []error })
+			require.True(t, ok)
+			for _, one := range joined.Unwrap() {
+				var m *MissingToolError
+				require.ErrorAs(t, one, &m)
+				missing[m.Tool] = m.Hint()
+			}
+			require.Len(t, missing, 2)
+			require.Contains(t, missing["qemu-img"], want)
+			require.Contains(t, missing, "qemu-system-x86_64")
+		})
+	}
+}
+
+func TestUnknownArchitecture(t *testing.T) {
+	_, err := FindTools("riscv64")
+	require.ErrorContains(t, err, "riscv64")
+	require.Empty(t, Machine("riscv64"))
+	require.Equal(t, "q35", Machine("amd64"))
+}

@@ -1,0 +1,119 @@
+package qemu
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// probeLimit bounds a question to a program of QEMU, which answers in some 20 ms.
+const probeLimit = 5 * time.Second
+
+// oldest is the first version whose -device takes JSON.
+var oldest = [2]int{6, 2}
+
+// OldVersionError says: this QEMU does not know the options that Castra uses.
+type OldVersionError struct{ Tool, Version string }
+
+func (e *OldVersionError) Error() string {
+	return fmt.Sprintf("%s: version %s, and Castra needs %d.%d", e.Tool, e.Version, oldest[0], oldest[1])
+}
+
+// Hint says what to do next.
+func (e *OldVersionError) Hint() string {
+	return "take QEMU from a newer release of your system, or from its backports"
+}
+
+var versionWord = regexp.MustCompile(`version ((\d+)\.(\d+)[0-9.]*)`)
+
+// Version asks QEMU, the program or qemu-img, for its version: "7.2.22". One
+// that is too old for Castra is an *OldVersionError beside its version.
+func Version(ctx context.Context, tool string) (string, error) {
+	out, err := ask(ctx, tool, "--version")
+	if err != nil {
+		return "", err
+	}
+	m := versionWord.FindStringSubmatch(out)
+	if m == nil {
+		return "", fmt.Errorf("%s --version: %.80q tells no version", tool, out)
+	}
+	major, _ := strconv.Atoi(m[2])
+	minor, _ := strconv.Atoi(m[3])
+	if major < oldest[0] || major == oldest[0] && minor < oldest[1] {
+		return m[1], &OldVersionError{tool, m[1]}
+	}
+	return m[1], nil
+}
+
+// Firmware is what QEMU has to boot guests by; "" where there is none.
+type Firmware struct {
+	BIOS string
+	UEFI string
+}
+
+// biosFile is SeaBIOS for the machine types that Castra uses.
+const biosFile = "bios-256k.bin"
+
+// uefiFiles are where systems keep OVMF, besides QEMU's own directories.
+var uefiFiles = []string{
+	"/usr/share/OVMF/OVMF_CODE*.fd", "/usr/share/edk2/ovmf/OVMF_CODE*.fd", "/usr/share/edk2/x64/OVMF_CODE*.fd",
+}
+
+// SeaBIOS is what holds the BIOS of amd64 guests.
+var SeaBIOS = Package{Apt: "seabios", Dnf: "seabios-bin", Pacman: "seabios", Brew: "qemu"}
+
+// FindFirmware looks in the directories that QEMU itself would look in.
+func FindFirmware(ctx context.Context, system string) (Firmware, error) {
+	out, err := ask(ctx, system, "-L", "help")
+	if err != nil {
+		return Firmware{}, err
+	}
+	var f Firmware
+	uefi := uefiFiles
+	for dir := range strings.Lines(out) {
+		dir = filepath.Clean(strings.TrimSpace(dir))
+		if path := filepath.Join(dir, biosFile); f.BIOS == "" && readable(path) {
+			f.BIOS = path
+		}
+		uefi = append(uefi, filepath.Join(dir, "edk2-x86_64-code.fd"))
+	}
+	for _, pattern := range uefi {
+		if found, _ := filepath.Glob(pattern); f.UEFI == "" && len(found) > 0 {
+			f.UEFI = found[0]
+		}
+	}
+	return f, nil
+}
+
+func readable(path string) bool {
+	f, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	f.Close()
+	return true
+}
+
+// ask runs a program that answers at once and gives the start of its output.
+func ask(ctx context.Context, tool string, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, probeLimit, fmt.Errorf("no answer within %s", probeLimit))
+	defer cancel()
+	cmd := exec.CommandContext(ctx, tool, args...)
+	cmd.WaitDelay = time.Second
+	var out, stderr bounded
+	cmd.Stdout, cmd.Stderr = &out, &stderr
+	err := cmd.Run()
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		return "", &ToolError{tool, args, err, stderr.String()}
+	}
+	return out.String(), nil
+}
