@@ -31,6 +31,7 @@ type logFile struct {
 	ExitStatus    *int      `json:"exit_status"` // of the script; null where it had none
 	Script        string    `json:"script"`
 	ScriptSHA256  string    `json:"script_sha256,omitempty"`
+	Artifact      string    `json:"artifact,omitempty"` // digest of script, payload, env and verification
 	Interpreter   []string  `json:"interpreter,omitempty"`
 	Payload       string    `json:"payload,omitempty"`
 	RemoteDir     string    `json:"remote_dir"`
@@ -50,7 +51,7 @@ func (r *run) writeLog(outcome string, failure *StepError) string {
 		SchemaVersion: logVersion, VM: r.plan.VM, Run: r.plan.Run, Mode: r.plan.Mode,
 		Started: r.started.UTC(), Ended: ended.UTC(), ElapsedMS: ended.Sub(r.started).Milliseconds(),
 		Outcome: outcome, Steps: append([]Step{}, r.steps...), ExitStatus: r.status,
-		Script: r.plan.Script, ScriptSHA256: r.script.sha256, Interpreter: r.script.interpreter,
+		Script: r.plan.Script, ScriptSHA256: r.script.sha256, Artifact: r.plan.Artifact, Interpreter: r.script.interpreter,
 		Payload: r.plan.Payload, RemoteDir: r.plan.RemoteDir, LeftBehind: r.left,
 		EnvKeys: append([]string{}, r.plan.keys()...), Output: append([]string{}, r.lastLines()...),
 	}

@@ -22,6 +22,7 @@ type Plan struct {
 	VerifyPath       string            // must exist in the guest afterwards; "": not checked
 	HandshakeTimeout time.Duration     // for the guest to let us in; 0: 120 s
 	LogPath          string            // where the run's JSON log goes
+	Artifact         string            // Digest of the plan, for the log and the events
 }
 
 const (

@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	waitingEvery = 5 * time.Second
+	waitingEvery = time.Second
 	cleanupLimit = 3 * time.Second // after a cancel mage leaves 5 s for everything
 	errorLines   = 20
 )
@@ -51,7 +51,7 @@ func Run(ctx context.Context, plan Plan, login guest.Login, emit func(event.Even
 		return Result{Outcome: "skipped"}, nil
 	}
 	r := &run{plan: plan.withDefaults(), login: login, emit: emit, redactor: newRedactor(plan.Env), started: time.Now()}
-	emit(event.BootstrapStarted{VM: plan.VM, Run: plan.Run, LimitMS: r.plan.HandshakeTimeout.Milliseconds()})
+	emit(event.BootstrapStarted{VM: plan.VM, Run: plan.Run, Digest: plan.Artifact, LimitMS: r.plan.HandshakeTimeout.Milliseconds()})
 	failure := r.all(ctx)
 	outcome := "applied"
 	switch {
@@ -129,7 +129,9 @@ func (r *run) prepare() error {
 func (r *run) step(ctx context.Context, name string, do func(context.Context) (string, error)) *StepError {
 	begin := time.Now()
 	r.emit(event.BootstrapStep{VM: r.plan.VM, Run: r.plan.Run, Step: name, Status: "started"})
-	detail, err := do(ctx)
+	var detail string
+	var err error
+	r.during(name, begin, func() { detail, err = do(ctx) })
 	step := Step{Name: name, Status: "completed", ElapsedMS: time.Since(begin).Milliseconds(), Detail: detail}
 	if err != nil {
 		step.Status, step.Detail = "failed", r.redactor.text(err.Error())
@@ -153,20 +155,39 @@ func (r *run) step(ctx context.Context, name string, do func(context.Context) (s
 	return failure
 }
 
+// during tells every second, while do runs, which step is at work and, where it
+// has a limit, until when.
+func (r *run) during(step string, begin time.Time, do func()) {
+	limit := time.Duration(0)
+	if step == "wait-handshake" {
+		limit = r.plan.HandshakeTimeout
+	}
+	done := make(chan struct{})
+	var telling sync.WaitGroup
+	telling.Go(func() {
+		tick := time.NewTicker(waitingEvery)
+		defer tick.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case <-tick.C:
+				r.emit(event.Waiting{VM: r.plan.VM, For: "bootstrap: " + step, ElapsedMS: time.Since(begin).Milliseconds(), LimitMS: limit.Milliseconds()})
+			}
+		}
+	})
+	do()
+	close(done)
+	telling.Wait()
+}
+
 func (r *run) wait(ctx context.Context) (string, error) {
 	limit := r.plan.HandshakeTimeout
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("handshake timeout of %s: %w", limit, context.DeadlineExceeded))
 	defer cancel()
-	begin, tries := time.Now(), 0
-	said := begin
+	tries := 0
 	var err error
-	r.client, err = guest.Wait(ctx, r.login, func(n int, _ error) {
-		tries = n
-		if time.Since(said) >= waitingEvery {
-			said = time.Now()
-			r.emit(event.Waiting{VM: r.plan.VM, For: "SSH", ElapsedMS: time.Since(begin).Milliseconds(), LimitMS: limit.Milliseconds()})
-		}
-	})
+	r.client, err = guest.Wait(ctx, r.login, func(n int, _ error) { tries = n })
 	if err != nil {
 		return "", err
 	}
