@@ -31,6 +31,11 @@ type Login struct {
 // Client is one SSH connection to a guest. Its methods may be called at the
 // same time.
 type Client struct {
+	// Progress, if not nil, hears during each Upload and Download how many
+	// bytes of file content that transfer has moved so far: after every few
+	// KiB, one call at a time, and none once the transfer has returned.
+	Progress func(done int64)
+
 	addr      string
 	conn      *ssh.Client
 	keepalive time.Duration

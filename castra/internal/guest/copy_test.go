@@ -91,7 +91,7 @@ func describe(t *testing.T, dir string) map[string]string {
 func TestCopyTree(t *testing.T) {
 	guests(t, func(t *testing.T, client *Client) {
 		tree := oddTree(t)
-		there := filepath.Join(t.TempDir(), "sub dir", "it's there")
+		there := filepath.Join(t.TempDir(), "it's there")
 		require.NoError(t, client.Upload(t.Context(), tree, there))
 		require.Equal(t, describe(t, tree), describe(t, there))
 		t.Cleanup(func() { _ = os.Chmod(filepath.Join(there, "a/b"), 0o700) })
@@ -104,8 +104,9 @@ func TestCopyTree(t *testing.T) {
 		require.Equal(t, want, got)
 
 		// Again, over what is there.
-		require.NoError(t, client.Upload(t.Context(), tree, there))
-		require.NoError(t, client.Download(t.Context(), there, back))
+		require.NoError(t, client.Upload(t.Context(), tree+"/.", there))
+		require.Equal(t, describe(t, tree), describe(t, there))
+		require.NoError(t, client.Download(t.Context(), there+"/.", back))
 		got = describe(t, back)
 		delete(got, ".")
 		require.Equal(t, want, got)
@@ -141,10 +142,9 @@ func TestCopyErrors(t *testing.T) {
 	file := filepath.Join(here, "f")
 	require.NoError(t, os.WriteFile(file, []byte("x"), 0o600))
 
-	err := client.Upload(t.Context(), file, there)
-	require.ErrorContains(t, err, there+" is a directory")
-	err = client.Upload(t.Context(), file, filepath.Join(there, "no/such/dir/f"))
+	err := client.Upload(t.Context(), file, filepath.Join(there, "no/such/dir/f"))
 	require.ErrorContains(t, err, "upload "+file)
+	require.ErrorContains(t, err, "no/such/dir: no such directory in the guest")
 	var exit *ExitError
 	require.ErrorAs(t, err, &exit)
 	require.ErrorIs(t, client.Upload(t.Context(), filepath.Join(here, "none"), there), fs.ErrNotExist)
@@ -154,7 +154,8 @@ func TestCopyErrors(t *testing.T) {
 	require.ErrorContains(t, client.Download(t.Context(), filepath.Join(there, "none"), file), "no such file")
 	require.ErrorContains(t, client.Download(t.Context(), "/dev/null", file), "neither a file nor a directory")
 	require.NoError(t, os.WriteFile(filepath.Join(there, "g"), nil, 0o600))
-	require.Error(t, client.Download(t.Context(), filepath.Join(there, "g"), here))
+	require.ErrorIs(t, client.Download(t.Context(), filepath.Join(there, "g"), filepath.Join(here, "no/such/g")), fs.ErrNotExist)
+	require.ErrorIs(t, client.Download(t.Context(), there, filepath.Join(here, "no/such")), fs.ErrNotExist)
 	data, err := os.ReadFile(file)
 	require.NoError(t, err)
 	require.Equal(t, "x", string(data), "a failed download must leave the old file")
@@ -276,7 +277,7 @@ func TestUploadBroken(t *testing.T) {
 	there := t.TempDir()
 	target := filepath.Join(there, "run.sh")
 	// The guest sees the input end early, as when the link breaks.
-	script := fmt.Sprintf("set -- %s 755 %d\n%s", Quote(target), 1<<20, receiveFile)
+	script := fmt.Sprintf("set -- %s 755 %d part\n%s", Quote(target), 1<<20, receiveFile)
 	err := client.Run(t.Context(), Command{Line: script, Stdin: strings.NewReader("half")})
 	var exit *ExitError
 	require.True(t, errors.As(err, &exit), "%v", err)

@@ -15,13 +15,16 @@ import (
 	"strings"
 )
 
-// Download copies a file or a directory out of the guest. localPath is the
-// name it gets here; a directory is merged into one that exists, a file
-// replaces one only when it is complete. Modes (without setuid, setgid and
-// sticky), symlinks, empty files and odd names are kept.
+// Download copies a file or a directory out of the guest. As with cp, it gets
+// the name localPath, or its own name in localPath where that is a directory;
+// a directory is merged into one of that name, whose mode stays, and of
+// guestPath "dir/." the content alone is copied. A file appears under its name,
+// or replaces another, only when it is complete. Modes (without setuid, setgid
+// and sticky), symlinks, empty files and odd names are kept; guestPath itself is
+// followed where it is a symlink. A relative guestPath begins in the user's home.
 //
-// The guest is not trusted: a name or a symlink that leads out of localPath is
-// an error, and nothing outside it is written.
+// The guest is not trusted: a name or a symlink that leads out of the copied
+// directory is an error, and nothing outside it is written.
 func (c *Client) Download(ctx context.Context, guestPath, localPath string) error {
 	if err := c.download(ctx, guestPath, localPath); err != nil {
 		return fmt.Errorf("download %s to %s: %w", guestPath, localPath, err)
@@ -44,15 +47,18 @@ func (c *Client) download(ctx context.Context, remote, local string) error {
 	if err := c.script(ctx, nil, kind, kindOf, remote); err != nil {
 		return err
 	}
+	local = localPlace(local, path.Base(remote))
+	moved := c.counter()
+	defer moved.end()
 	if strings.TrimSpace(kind.String()) == "file" {
 		root, err := os.OpenRoot(filepath.Dir(local))
 		if err != nil {
 			return err
 		}
 		defer root.Close()
-		return c.downloadFile(ctx, remote, root, filepath.Base(local))
+		return c.downloadFile(ctx, remote, &target{root: root, moved: moved}, filepath.Base(local))
 	}
-	if err := os.MkdirAll(local, 0o777); err != nil {
+	if err := os.Mkdir(local, 0o777); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
 	root, err := os.OpenRoot(local)
@@ -60,7 +66,7 @@ func (c *Client) download(ctx context.Context, remote, local string) error {
 		return err
 	}
 	defer root.Close()
-	t := &target{root: root}
+	t := &target{root: root, moved: moved}
 	hasTar, err := c.hasTar(ctx)
 	switch {
 	case err != nil:
@@ -79,7 +85,7 @@ const sendFile = `
 mode=$(stat -L -c %a "$1" 2>/dev/null) || { mode=644; [ ! -x "$1" ] || mode=755; }
 echo "$mode"; exec cat "$1"`
 
-func (c *Client) downloadFile(ctx context.Context, remote string, root *os.Root, name string) error {
+func (c *Client) downloadFile(ctx context.Context, remote string, t *target, name string) error {
 	return c.stream(ctx, func(r io.Reader) error {
 		in := bufio.NewReader(r)
 		line, err := in.ReadSlice('\n')
@@ -90,7 +96,7 @@ func (c *Client) downloadFile(ctx context.Context, remote string, root *os.Root,
 		if err != nil {
 			return fmt.Errorf("read the mode of %s: %w", remote, err)
 		}
-		return writeFile(root, name, fs.FileMode(mode), in)
+		return writeFile(t.root, name, fs.FileMode(mode), t.moved.reader(in))
 	}, sendFile, remote)
 }
 
@@ -189,7 +195,7 @@ func (c *Client) downloadTree(ctx context.Context, remote string, t *target) err
 		if err != nil {
 			return err
 		}
-		if err := c.downloadFile(ctx, path.Join(remote, name), t.root, local); err != nil {
+		if err := c.downloadFile(ctx, path.Join(remote, name), t, local); err != nil {
 			return err
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -29,9 +30,13 @@ type Command struct {
 // Errors: *ExitError where the command did not end with 0, ErrNoExitStatus
 // where nobody knows, the cause of ctx, or what a writer returned.
 func (c *Client) Run(ctx context.Context, command Command) error {
+	return c.run(ctx, &run{command: command, what: "a command", start: func(s *ssh.Session) error { return s.Start(command.Line) }})
+}
+
+func (c *Client) run(ctx context.Context, r *run) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	r := &run{client: c, command: command, cancel: cancel, opened: make(chan *ssh.Session, 1)}
+	r.client, r.cancel, r.opened = c, cancel, make(chan *ssh.Session, 1)
 	var watching sync.WaitGroup
 	watching.Go(func() { c.watch(ctx, cancel) })
 	done := make(chan error, 1)
@@ -42,13 +47,18 @@ func (c *Client) Run(ctx context.Context, command Command) error {
 	return err
 }
 
-// run is one command on its way.
+// run is one command on its way. The first four are the caller's.
 type run struct {
-	client  *Client
 	command Command
-	cancel  context.CancelCauseFunc
-	opened  chan *ssh.Session
-	mu      sync.Mutex // one writer at a time, since both may be the same
+	what    string                   // for errors
+	start   func(*ssh.Session) error // sends the request that begins it
+	tidies  bool                     // it cleans up by itself when its input ends early
+
+	client *Client
+	cancel context.CancelCauseFunc
+	opened chan *ssh.Session
+	over   atomic.Bool // the input is to end now
+	mu     sync.Mutex  // one writer at a time, since both may be the same
 }
 
 func (r *run) wait(ctx context.Context, done <-chan error) error {
@@ -61,6 +71,13 @@ func (r *run) wait(ctx context.Context, done <-chan error) error {
 	case <-ctx.Done():
 	}
 	cause := context.Cause(ctx)
+	silent := errors.Is(cause, ErrSilent)
+	if r.tidies && !silent {
+		r.over.Store(true)
+		if within(r.client.grace, done) {
+			return cause
+		}
+	}
 	// Telling the guest may block as well, so it has the same second.
 	go func() {
 		select {
@@ -70,7 +87,7 @@ func (r *run) wait(ctx context.Context, done <-chan error) error {
 		default:
 		}
 	}()
-	if errors.Is(cause, ErrSilent) || !within(r.client.grace, done) {
+	if silent || !within(r.client.grace, done) {
 		r.client.conn.Close()
 		within(r.client.grace, done)
 	}
@@ -94,7 +111,6 @@ func (r *run) session() error {
 		return fmt.Errorf("open a session on %s: %w", r.client.addr, err)
 	}
 	defer session.Close()
-	r.opened <- session
 	session.Stdout = r.writer(r.command.Stdout)
 	session.Stderr = r.writer(r.command.Stderr)
 	// Not session.Stdin: Wait would then wait for the reader even after the
@@ -103,8 +119,9 @@ func (r *run) session() error {
 	if err != nil {
 		return fmt.Errorf("open a session on %s: %w", r.client.addr, err)
 	}
-	if err := session.Start(r.command.Line); err != nil {
-		return fmt.Errorf("start a command on %s: %w", r.client.addr, err)
+	r.opened <- session
+	if err := r.start(session); err != nil {
+		return fmt.Errorf("start %s on %s: %w", r.what, r.client.addr, err)
 	}
 	if r.command.Stdin == nil {
 		_ = stdin.Close()
@@ -116,7 +133,7 @@ func (r *run) session() error {
 
 // feed ends when the command's input does, or when the session is over.
 func (r *run) feed(stdin io.WriteCloser) {
-	in := &readError{Reader: r.command.Stdin}
+	in := &readError{Reader: r.command.Stdin, over: &r.over}
 	_, _ = io.Copy(stdin, in)
 	if in.err != nil {
 		// The command must not take half of its input for all of it.
@@ -126,13 +143,18 @@ func (r *run) feed(stdin io.WriteCloser) {
 	_ = stdin.Close()
 }
 
-// readError tells a failed Read from a failed Write of io.Copy.
+// readError tells a failed Read from a failed Write of io.Copy, and ends early
+// when told so: only the goroutine that writes to a session may close its input.
 type readError struct {
 	io.Reader
-	err error
+	over *atomic.Bool
+	err  error
 }
 
 func (r *readError) Read(p []byte) (int, error) {
+	if r.over.Load() {
+		return 0, io.EOF
+	}
 	n, err := r.Reader.Read(p)
 	if err != nil && !errors.Is(err, io.EOF) {
 		r.err = err

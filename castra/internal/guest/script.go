@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"golang.org/x/crypto/ssh"
 )
 
 const stderrKept = 4 << 10
@@ -14,8 +16,25 @@ const stderrKept = 4 << 10
 // script runs a POSIX shell script with arguments in the guest. What it says
 // on standard error becomes part of the error.
 func (c *Client) script(ctx context.Context, stdin io.Reader, stdout io.Writer, script string, args ...string) error {
+	return c.runScript(ctx, stdin, stdout, false, script, args...)
+}
+
+// receive runs a script that takes a file or an archive. When ctx ends, the
+// script sees its input end early, and has a second to remove what is
+// incomplete.
+func (c *Client) receive(ctx context.Context, stdin io.Reader, script string, args ...string) error {
+	return c.runScript(ctx, stdin, nil, true, script, args...)
+}
+
+func (c *Client) runScript(ctx context.Context, stdin io.Reader, stdout io.Writer, tidies bool, script string, args ...string) error {
 	stderr := &head{limit: stderrKept}
-	err := c.Run(ctx, Command{Line: Sh(script, args...), Stdin: stdin, Stdout: stdout, Stderr: stderr})
+	line := Sh(script, args...)
+	err := c.run(ctx, &run{
+		command: Command{Stdin: stdin, Stdout: stdout, Stderr: stderr},
+		start:   func(s *ssh.Session) error { return s.Start(line) },
+		what:    "a command",
+		tidies:  tidies,
+	})
 	var exit *ExitError
 	if said := strings.TrimSpace(stderr.String()); errors.As(err, &exit) && said != "" {
 		return fmt.Errorf("%s (%w)", said, err)

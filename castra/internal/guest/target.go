@@ -2,7 +2,6 @@ package guest
 
 import (
 	"archive/tar"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -18,6 +17,7 @@ import (
 // also where an entry goes through a symlink that came before.
 type target struct {
 	root  *os.Root
+	moved *counter
 	dirs  []dirMode
 	links []string
 }
@@ -47,7 +47,7 @@ func (t *target) add(header *tar.Header, content io.Reader) error {
 	case tar.TypeDir:
 		return t.dir(name, mode)
 	case tar.TypeReg:
-		return writeFile(t.root, name, mode, content)
+		return writeFile(t.root, name, mode, t.moved.reader(content))
 	case tar.TypeSymlink:
 		return t.symlink(name, header.Linkname)
 	case tar.TypeLink:
@@ -60,7 +60,8 @@ func (t *target) add(header *tar.Header, content io.Reader) error {
 	return fmt.Errorf("%q: is neither a file, a directory nor a symlink", header.Name)
 }
 
-// dir makes a directory that can be written to; finish gives it its mode.
+// dir makes a directory that can be written to; finish gives it its mode. One
+// that exists keeps its own.
 func (t *target) dir(name string, mode fs.FileMode) error {
 	if name == "." {
 		return nil
@@ -71,7 +72,8 @@ func (t *target) dir(name string, mode fs.FileMode) error {
 		if statErr != nil || !info.IsDir() {
 			return errors.Join(err, statErr)
 		}
-		err = t.root.Chmod(name, info.Mode().Perm()|0o700)
+		mode = info.Mode().Perm()
+		err = t.root.Chmod(name, mode|0o700)
 	}
 	if err == nil {
 		t.dirs = append(t.dirs, dirMode{name: name, mode: mode})
@@ -108,7 +110,7 @@ func (t *target) finish() error {
 
 // writeFile makes a file, or replaces it when the content is complete.
 func writeFile(root *os.Root, name string, mode fs.FileMode, content io.Reader) error {
-	part := filepath.Join(filepath.Dir(name), ".castra-part-"+rand.Text())
+	part := filepath.Join(filepath.Dir(name), partName())
 	file, err := root.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -20,34 +21,42 @@ func write(t testing.TB, content string) string {
 }
 
 func TestTail(t *testing.T) {
-	full := strings.Repeat("x", window)
+	full := strings.Repeat("x", lineMax)
+	far := strings.Repeat("x", reach)
+	short := strings.Repeat(strings.Repeat("x", 999)+"\n", 9999)
 	for name, tc := range map[string]struct {
 		content string
 		lines   int
 		want    []string
 	}{
-		"empty":                   {"", 5, nil},
-		"no lines wanted":         {"a\n", 0, nil},
-		"negative":                {"a\n", -1, nil},
-		"one line":                {"a\n", 5, []string{"a"}},
-		"unfinished line":         {"a\nb", 5, []string{"a", "b"}},
-		"last two":                {"a\nb\nc\n", 2, []string{"b", "c"}},
-		"blank lines count":       {"a\n\n\n", 2, []string{"", ""}},
-		"serial line ends":        {"a\r\nb\r\r\n", 5, []string{"a", "b"}},
-		"carriage return inside":  {"10%\r20%\n", 5, []string{"10%\r20%"}},
-		"hole of NULs":            {"\x00\x00\x00boot\nok\n", 5, []string{"boot", "ok"}},
-		"only NULs":               {strings.Repeat("\x00", 2*window), 5, []string{"..."}},
-		"line as long as window":  {full, 5, []string{full}},
-		"line longer than window": {"begin" + full, 5, []string{"..." + full}},
-		"cut line is not wanted":  {full + "aa\nb\nc\n", 2, []string{"b", "c"}},
-		"cut just before a line":  {"old\n" + full[:window-2] + "\n", 5, []string{full[:window-2]}},
-		"cut between line and its end": {"old\n" + full[:window-1], 5,
-			[]string{full[:window-1]}},
+		"empty":                  {"", 5, nil},
+		"no lines wanted":        {"a\n", 0, nil},
+		"negative":               {"a\n", -1, nil},
+		"one line":               {"a\n", 5, []string{"a"}},
+		"unfinished line":        {"a\nb", 5, []string{"a", "b"}},
+		"unfinished line alone":  {"a\nb", 1, []string{"b"}},
+		"last two":               {"a\nb\nc\n", 2, []string{"b", "c"}},
+		"all of them":            {"a\nb\nc\n", 3, []string{"a", "b", "c"}},
+		"blank lines count":      {"a\n\n\n", 2, []string{"", ""}},
+		"blank line first":       {"\na\n", 5, []string{"", "a"}},
+		"only a line end":        {"\n", 5, []string{""}},
+		"serial line ends":       {"a\r\nb\r\r\n", 5, []string{"a", "b"}},
+		"carriage return inside": {"10%\r20%\n", 5, []string{"10%\r20%"}},
+		"hole of NULs":           {"\x00\x00\x00boot\nok\n", 5, []string{"boot", "ok"}},
+		"only NULs":              {strings.Repeat("\x00", 2*chunk), 5, nil},
+		"longest line":           {full + "\nb\n", 5, []string{full, "b"}},
+		"longer line":            {full + "end\nb\n", 5, []string{full + "...", "b"}},
+		"longer, unfinished":     {"a\n" + full + "end", 5, []string{"a", full + "..."}},
+		"line out of reach":      {"begin" + far + "\nb\n", 5, []string{"..." + full + "...", "b"}},
+		"line end out of reach":  {"a\n" + far[:reach-2] + "\nb\n", 5, []string{"..." + full + "...", "b"}},
+		"line just in reach":     {"a\n" + far[:reach-3] + "\nb\n", 5, []string{full + "...", "b"}},
+		"many lines":             {short, 4000, strings.Split(short[:4000*1000-1], "\n")},
+		"line as long as chunk":  {"a\n" + full[:chunk-1] + "\nb\n", 2, []string{full[:chunk-1], "b"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := Tail(write(t, tc.content), tc.lines)
 			require.NoError(t, err)
-			require.Equal(t, tc.want, got)
+			require.True(t, slices.Equal(tc.want, got), "%d lines: %.200q", len(got), got)
 		})
 	}
 }
@@ -71,7 +80,7 @@ func TestTailRefusesWhatIsNoFile(t *testing.T) {
 	}
 }
 
-// A 2 GiB sparse log, and a 50 MB line, cost no more memory than the window.
+// A 2 GiB sparse log, and a 50 MB line, cost no more memory than a small one.
 func TestTailIsBounded(t *testing.T) {
 	sparse := write(t, "first\n")
 	require.NoError(t, os.Truncate(sparse, 2<<30))
@@ -93,11 +102,11 @@ func TestTailIsBounded(t *testing.T) {
 	require.Len(t, got, 2)
 	require.True(t, strings.HasPrefix(got[0], "...y"))
 	require.Equal(t, "last", got[1])
-	require.LessOrEqual(t, len(got[0]), window+len(cut))
-	require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(10*window))
+	require.LessOrEqual(t, len(got[0]), lineMax+2*len(cut))
+	require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(16*chunk))
 }
 
-// Within the window, Tail is the last n elements of the lines written.
+// Tail is the last n elements of the lines written.
 func TestTailProperty(t *testing.T) {
 	dir := t.TempDir()
 	rapid.Check(t, func(rt *rapid.T) {
