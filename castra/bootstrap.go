@@ -54,13 +54,17 @@ func (u *upRun) bootstrap(ctx context.Context, p vmPlan) (bool, error) {
 		return false, &VMError{Op: "up", VM: p.Name, Phase: "bootstrap", Err: err}
 	}
 	// Recorded as failed until it is known to have ended well: a killed up must not pass for a success.
+	r.Health = "bootstrapping"
 	r.Bootstrap = workspace.Bootstrap{Digest: digest, Outcome: "failed", Error: "it did not end", Log: plan.LogPath}
 	if err := u.session.put(r); err != nil {
 		return false, err
 	}
+	plan.Artifact = digest
 	result, err := bootstrap.Run(ctx, plan, to, u.events.Emit)
 	r.Bootstrap = workspace.Bootstrap{Digest: digest, Outcome: result.Outcome, Log: plan.LogPath, Ended: time.Now().UTC()}
+	r.Health = "ready"
 	if err != nil {
+		r.Health = "bootstrap failed"
 		r.Bootstrap.Outcome, r.Bootstrap.Step, r.Bootstrap.Error = "failed", failedStep(err), err.Error()
 		err = &VMError{Op: "up", VM: p.Name, Phase: "bootstrap", Err: err, Next: "mage exec " + p.Name + " to look at it; mage up runs the bootstrap again"}
 	}

@@ -17,7 +17,7 @@ func TestClean(t *testing.T) {
 	err := w.open().Clean(t.Context())
 	var running *RunningError
 	require.ErrorAs(t, err, &running)
-	require.Equal(t, []string{"db-0", "web-0"}, running.VMs)
+	require.Equal(t, []string{"web-0", "db-0"}, running.VMs)
 	require.Equal(t, exitBusy, exitStatus(err))
 	require.Equal(t, []string{"web-0 running", "db-0 running"}, w.states())
 

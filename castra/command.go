@@ -2,8 +2,11 @@ package castra
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -49,7 +52,47 @@ func (p *Project) begin(ctx context.Context, ws *workspace.Workspace, name strin
 		return nil, err
 	}
 	c.events.Emit(event.CommandAccepted{Command: name})
+	c.tidy()
 	return c, nil
+}
+
+// tidy removes what earlier programs of this name left, and brings the index
+// of workspaces up to date. Neither is worth failing for.
+func (c *command) tidy() {
+	items, err := c.ws.RemoveLegacy()
+	for _, item := range items {
+		c.events.Emit(event.Cleanup{Path: filepath.Join(c.ws.Root, item.Path), What: item.Kind, Bytes: item.Bytes})
+	}
+	err = errors.Join(err, workspace.Heal(c.home))
+	if c.name == "up" { // what is in the index already needs no writing there
+		err = errors.Join(err, workspace.Register(c.home, c.ws))
+	}
+	if err != nil {
+		c.warn("", err.Error(), "")
+	}
+}
+
+// during tells every second, while f runs, what a VM is waited for. A limit of
+// 0 is none.
+func (c *command) during(vm, what string, limit time.Duration, f func()) {
+	done := make(chan struct{})
+	var telling sync.WaitGroup
+	telling.Go(func() {
+		began := time.Now()
+		tick := time.NewTicker(reportEvery)
+		defer tick.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case <-tick.C:
+				c.events.Emit(event.Waiting{VM: vm, For: what, ElapsedMS: time.Since(began).Milliseconds(), LimitMS: limit.Milliseconds()})
+			}
+		}
+	})
+	f()
+	close(done)
+	telling.Wait()
 }
 
 // end gives the lock back.
@@ -75,8 +118,10 @@ func (c *command) warn(vm, text, hint string) {
 }
 
 // say reports outside a command, where there is no workspace to journal in.
-func (p *Project) say(e event.Event) {
-	event.NewEmitter(p.id, time.Now, reporters(p.Reporter)...).Emit(e)
+func (p *Project) say(e event.Event) { say(p.Reporter, p.id, e) }
+
+func say(r event.Reporter, workspaceID string, e event.Event) {
+	event.NewEmitter(workspaceID, time.Now, reporters(r)...).Emit(e)
 }
 
 func reporters(all ...event.Reporter) []event.Reporter {
@@ -92,10 +137,10 @@ func reporters(all ...event.Reporter) []event.Reporter {
 const journalLimit = 4 << 20
 
 // openJournal opens events.jsonl for appending; a long one is kept once under
-// another name. Clean has none: it removes the journal. A verb does its work
+// another name. Clean and prune have none: they remove the journal. A verb does its work
 // also where there is no room for one.
 func (c *command) openJournal() (event.Reporter, error) {
-	if c.name == "clean" {
+	if c.name == "clean" || c.name == "prune" {
 		return nil, nil
 	}
 	if err := c.ws.MakeDir(c.ws.Logs()); err != nil {

@@ -45,9 +45,13 @@ func (c *command) down(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	if c.session.foreign != nil {
+		c.warn("", c.session.foreign.Error(), "what runs is found by its pidfile, and ended; the record stays as it is")
+	}
+	ladder := fit(c.ladder(), ctx)
 	var freed, stopped atomic.Int64
 	err = parallel(vms, func(vm string) error {
-		done, err := c.takeDown(ctx, vm, c.ladder(), "down")
+		done, err := c.takeDown(ctx, vm, ladder, "down")
 		freed.Add(done.freed)
 		if done.changed {
 			stopped.Add(1)
@@ -72,6 +76,24 @@ func (c *command) ladder() qemu.Ladder {
 	return qemu.Ladder(c.session.data.Waits)
 }
 
+// fit shortens a ladder so that it ends before ctx does: the last, surest step
+// keeps its time longest.
+func fit(l qemu.Ladder, ctx context.Context) qemu.Ladder { //nolint:revive // the ladder is what this is about
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return l
+	}
+	left := max(time.Until(deadline)-reclaimTime, 0)
+	for _, step := range []*time.Duration{&l.Kill, &l.Terminate, &l.Graceful} {
+		*step = min(*step, left)
+		left -= *step
+	}
+	return l
+}
+
+// reclaimTime is what removing a VM's files may take, besides ending it.
+const reclaimTime = 500 * time.Millisecond
+
 // traces names every VM that is on record or has a pidfile.
 func (c *command) traces() ([]string, error) {
 	tracked, err := c.ws.PidfileVMs()
@@ -95,9 +117,13 @@ func (c *command) takeDown(ctx context.Context, vm string, l qemu.Ladder, reason
 	began := time.Now()
 	r, _ := c.session.get(vm)
 	var first sync.Once
-	outcome, err := qemu.Stop(ctx, target(c.ws.Layout, vm, r), l, func(e event.Event) { // called once it is known to run
-		first.Do(func() { c.events.Emit(event.ShutdownRequested{VM: vm, Reason: reason}) })
-		c.events.Emit(e)
+	var outcome string
+	var err error
+	c.during(vm, "power off", l.Graceful+l.Terminate+l.Kill, func() {
+		outcome, err = qemu.Stop(ctx, target(c.ws.Layout, vm, r), l, func(e event.Event) { // called once it is known to run
+			first.Do(func() { c.events.Emit(event.ShutdownRequested{VM: vm, Reason: reason}) })
+			c.events.Emit(e)
+		})
 	})
 	if err != nil {
 		return ended{}, &VMError{Op: c.name, VM: vm, Phase: "shutdown", Err: err, Next: "mage down tries again"}

@@ -1,6 +1,7 @@
 package castra
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -83,6 +84,9 @@ func (e *UnknownVMError) Error() string {
 	return fmt.Sprintf("VM %q: no such VM; known: %s", e.VM, strings.Join(e.Known, ", "))
 }
 
+// Hint says what to do next.
+func (e *UnknownVMError) Hint() string { return "mage status lists the VMs" }
+
 // NotRunningError says: the VM is known and does not run.
 type NotRunningError struct{ VM string }
 
@@ -101,9 +105,18 @@ func (e *RunningError) Error() string {
 // Hint says what to do next.
 func (e *RunningError) Hint() string { return "mage down first, or CASTRA_FORCE=1 to stop them" }
 
-type usageError struct{ text string }
+// usageError says: what was asked for makes no sense.
+type usageError struct{ text, help string }
 
 func (e *usageError) Error() string { return e.text }
+func (e *usageError) Hint() string  { return e.help }
+
+// Unfit tells that err is of this computer, which lacks what VMs need, and not
+// of the project: QEMU is missing, or the accelerator asked for, or the small
+// guest cannot be built here.
+func Unfit(err error) bool {
+	return as[*qemu.MissingToolError](err) || as[*qemu.AcceleratorError](err) || as[*image.HostError](err)
+}
 
 // hint finds the advice of the outermost error that has any.
 func hint(err error) string {
@@ -147,36 +160,58 @@ func explain(err error) string {
 		return b.String()
 	}
 	s := err.Error()
-	if h := hint(err); h != "" {
+	if h := advice(err); h != "" {
 		s += "\n  next: " + h
 	}
 	return s
+}
+
+// advice is an error's own or, where it has none, what helps with the system's
+// error below it. The failure of a command that the user gave needs none.
+func advice(err error) string {
+	h := hint(err)
+	switch {
+	case h != "" || as[*guest.ExitError](err) || as[*CommandError](err):
+		return h
+	case errors.Is(err, fs.ErrPermission):
+		return "check who owns it and its mode; Castra runs as the user who runs mage, and needs no root"
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return "make room on that file system, then run the command again; mage prune gives back what Castra can make again"
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return "mage status tells what is left; the command can be run again"
+	default:
+		return "mage status and mage logs tell more; the command can be run again"
+	}
 }
 
 // exitStatus is decided by the outermost error that says what kind of failure
 // it is.
 func exitStatus(err error) int {
 	var exited *guest.ExitError
+	var command *CommandError
 	switch {
 	case as[*bootstrap.StepError](err):
 		return exitFailed
 	case errors.As(err, &exited):
 		return exited.Status
-	case as[*usageError](err):
+	case errors.As(err, &command):
+		return command.Status()
+	case as[*usageError](err), as[*workspace.AmbiguousWorkspaceError](err):
 		return exitUsage
 	case as[config.Faults](err), as[*config.Error](err), as[*ChangedError](err), as[*image.FormatError](err):
 		return exitConfig
-	case as[*config.NotFoundError](err), as[*UnknownVMError](err), as[*NotRunningError](err):
+	case as[*config.NotFoundError](err), as[*UnknownVMError](err), as[*NotRunningError](err), as[*NoForwardError](err),
+		as[*workspace.UnknownWorkspaceError](err), as[*RecordedError](err):
 		return exitNoInput
-	case as[*qemu.MissingToolError](err), as[*qemu.AcceleratorError](err), as[*guest.UnreachableError](err), as[*image.HostError](err):
+	case as[*qemu.MissingToolError](err), as[*qemu.AcceleratorError](err), as[*guest.UnreachableError](err), as[*image.HostError](err), as[*UnfitHostError](err):
 		return exitUnavailable
-	case as[*workspace.BusyError](err), as[*RunningError](err):
+	case as[*workspace.BusyError](err), as[*RunningError](err), as[*image.BusyError](err):
 		return exitBusy
 	case errors.Is(err, fs.ErrPermission):
 		return exitPermission
 	case as[*workspace.PreflightError](err):
 		return exitCantCreate
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EIO):
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.Is(err, syscall.EIO), as[*RoomError](err):
 		return exitIO
 	case errors.Is(err, fs.ErrNotExist):
 		return exitNoInput

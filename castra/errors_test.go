@@ -27,7 +27,7 @@ func TestExitStatus(t *testing.T) {
 		err    error
 		status int
 	}{
-		{&usageError{"no"}, exitUsage},
+		{&usageError{"no", "yes"}, exitUsage},
 		{&config.Error{Problem: "p"}, exitConfig},
 		{config.Faults{{Problem: "p"}}, exitConfig},
 		{&ChangedError{VM: "web-0"}, exitConfig},
@@ -44,7 +44,13 @@ func TestExitStatus(t *testing.T) {
 		{context.Canceled, exitFailed},
 		{&qemu.ExitedError{Name: "web-0", Err: errors.New("exit status 1")}, exitFailed},
 		{&PortError{VM: "web-0", Err: syscall.EADDRINUSE}, exitFailed},
-		{&RoomError{What: "memory"}, exitFailed},
+		{&RoomError{What: "memory"}, exitIO},
+		{&workspace.UnknownWorkspaceError{}, exitNoInput},
+		{&workspace.AmbiguousWorkspaceError{}, exitUsage},
+		{&RecordedError{"x"}, exitNoInput},
+		{&NoForwardError{"web-0", 80}, exitNoInput},
+		{&UnfitHostError{}, exitUnavailable},
+		{&image.BusyError{}, exitBusy},
 		{&OverlayExistsError{"/x"}, exitFailed},
 		{&workspace.PreflightError{Root: "/x", Err: errors.New("e")}, exitCantCreate},
 		{full, exitIO},
@@ -84,6 +90,7 @@ func TestExplain(t *testing.T) {
 VM db-0 does not run
   next: mage up
 no advice
+  next: mage status and mage logs tell more; the command can be run again
 up x-0: boot: silence
   next: look at it
 up y-0: boot: VM y-0 does not run
@@ -94,10 +101,25 @@ up y-0: boot: VM y-0 does not run
 func TestExplainFindsAdviceBelow(t *testing.T) {
 	err := fmt.Errorf("web: %w", &NotRunningError{"web-0"})
 	require.Equal(t, "web: VM web-0 does not run\n  next: mage up", explain(err))
-	require.Equal(t, "gone", explain(errors.New("gone")))
 }
 
-// Every error type says what failed and, where there is one, the next step.
+// An error without advice of its own gets that of the system's error below it;
+// the failure of a user's command needs none.
+func TestAdviceOfLastResort(t *testing.T) {
+	path := func(err error) error { return &fs.PathError{Op: "write", Path: "/x", Err: err} }
+	for says, err := range map[string]error{
+		"check who owns it": path(syscall.EACCES),
+		"make room":         path(syscall.ENOSPC),
+		"mage status":       errors.New("gone"),
+		"what is left":      context.Canceled,
+	} {
+		require.Contains(t, explain(fmt.Errorf("up: %w", err)), "\n  next: ", says)
+		require.Contains(t, explain(err), says)
+	}
+	require.NotContains(t, explain(&guest.ExitError{Status: 3}), "next:")
+}
+
+// What is wrong with a port is told apart.
 func TestPortErrorNamesTheCause(t *testing.T) {
 	for cause, says := range map[error][2]string{
 		syscall.EADDRINUSE:    {"held by another process", "end that process"},

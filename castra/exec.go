@@ -27,7 +27,7 @@ type Command struct {
 // command that fails is an error with the command's exit status, 128 plus the
 // number of the signal that ended it.
 func (p *Project) Exec(ctx context.Context, vm string, cmd Command) error {
-	client, name, err := p.dial(ctx, vm)
+	client, name, err := p.dial(ctx, "exec", vm)
 	if err != nil {
 		return err
 	}
@@ -39,8 +39,8 @@ func (p *Project) Exec(ctx context.Context, vm string, cmd Command) error {
 	return &VMError{Op: "exec", VM: name, Err: err}
 }
 
-// dial logs in to a VM that runs.
-func (p *Project) dial(ctx context.Context, vm string) (*guest.Client, string, error) {
+// dial logs in to a VM that runs, for a verb.
+func (p *Project) dial(ctx context.Context, verb, vm string) (*guest.Client, string, error) {
 	records, fault, err := p.records()
 	if err := errors.Join(fault, err); err != nil {
 		return nil, "", err
@@ -50,20 +50,24 @@ func (p *Project) dial(ctx context.Context, vm string) (*guest.Client, string, e
 		return nil, "", err
 	}
 	r := records[name]
-	if !qemu.Inspect(ctx, target(p.layout(), name, r)).Alive() || r.SSH.Port == 0 {
+	if !p.alive(ctx, name, r) || r.SSH.Port == 0 {
 		return nil, name, &NotRunningError{name}
 	}
 	to, err := login(r)
 	if err != nil {
-		return nil, name, &VMError{Op: "exec", VM: name, Err: err}
+		return nil, name, &VMError{Op: verb, VM: name, Err: err}
 	}
 	ctx, cancel := context.WithTimeout(ctx, connectLimit)
 	defer cancel()
 	client, err := guest.Dial(ctx, to)
 	if err != nil {
-		return nil, name, &VMError{Op: "exec", VM: name, Phase: "connect", Err: err, Next: "mage status tells how the VM does"}
+		return nil, name, &VMError{Op: verb, VM: name, Phase: "connect", Err: err, Next: "mage status tells how the VM does"}
 	}
 	return client, name, nil
+}
+
+func (p *Project) alive(ctx context.Context, vm string, r workspace.VM) bool {
+	return qemu.Inspect(ctx, target(p.layout(), vm, r)).Alive()
 }
 
 // roles is the role of every VM that is known.

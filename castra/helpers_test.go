@@ -4,7 +4,10 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io"
+	"net"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -33,4 +36,27 @@ func (w *world) exec(vm, line, stdin string) (string, error) {
 	var out bytes.Buffer
 	err := w.open().Exec(w.Context(), vm, Command{Line: line, Stdin: strings.NewReader(stdin), Stdout: &out, Stderr: &out})
 	return out.String(), err
+}
+
+// freePort is a TCP port of loopback that nobody listens on now.
+func freePort(t testing.TB) int {
+	t.Helper()
+	ln, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer ln.Close()
+	return ln.Addr().(*net.TCPAddr).Port
+}
+
+// forward is one rule of [[vms]].
+func forward(hostPort, guestPort int) string {
+	return fmt.Sprintf("[[vms.port_forwards]]\nhost = %d\nguest = %d", hostPort, guestPort)
+}
+
+func portOf(t testing.TB, addr string) int {
+	t.Helper()
+	_, port, err := net.SplitHostPort(addr)
+	require.NoError(t, err)
+	n, err := strconv.Atoi(port)
+	require.NoError(t, err)
+	return n
 }

@@ -18,10 +18,12 @@ var mayImport = map[string][]string{
 	"castra": {"config", "event", "internal/bootstrap", "internal/guest", "internal/host", "internal/image", "internal/logs",
 		"internal/qemu", "internal/report", "internal/seed", "internal/workspace", "template"},
 
+	"castratest": {"castra", "internal/report"},
+
 	"internal/bootstrap": {"event", "internal/guest"},
 	"internal/report":    {"event"},
 
-	"internal/image":     {"internal/image/small"},
+	"internal/image":     {"internal/host", "internal/image/small"},
 	"internal/qemu":      {"event", "internal/host", "internal/qmp"},
 	"internal/workspace": {"internal/host"},
 

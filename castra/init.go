@@ -38,7 +38,7 @@ func Scaffold(ctx context.Context, s Scaffolding) error {
 		s.Name = filepath.Base(dir)
 	}
 	if strings.ContainsAny(s.Name, `"\`) || strings.ContainsFunc(s.Name, unicode.IsControl) || !utf8.ValidString(s.Name) {
-		return &usageError{fmt.Sprintf("project name %q: quotes, backslashes, line breaks and other control characters are not allowed", s.Name)}
+		return &usageError{fmt.Sprintf("project name %q: quotes, backslashes, line breaks and other control characters are not allowed", s.Name), "give another one: mage init -name=shop"}
 	}
 	if s.Out == nil {
 		s.Out = io.Discard

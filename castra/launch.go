@@ -44,7 +44,7 @@ func (u *upRun) prepare(ctx context.Context, vms []string) error {
 		}
 		records = append(records, workspace.VM{
 			Name: vm, Role: p.Role, UUID: p.spec.UUID, BootID: host.BootID(), Accelerator: u.site.accelerator.Name,
-			Launched: time.Now().UTC(), Settings: p.settings,
+			Launched: time.Now().UTC(), Settings: p.settings, Health: "booting",
 			Overlay: workspace.Overlay{Path: p.spec.Overlay, BaseImage: p.base.Path},
 			SSH:     workspace.SSH{User: p.SSH.User, Host: loopback, Identity: p.identity, HostKey: u.hostKeys[vm].Public},
 		})
@@ -181,6 +181,9 @@ func (u *upRun) clearRun(vm string) error {
 // that leads to the guest's SSH.
 func setForwards(r *workspace.VM, p vmPlan, inForce []qemu.Forward) error {
 	r.Forwards = nil
+	if p.SSH.Host != "" {
+		r.SSH.Host, r.SSH.Port = p.SSH.Host, p.SSH.Port
+	}
 	for _, f := range inForce {
 		r.Forwards = append(r.Forwards, workspace.Forward(f))
 		if f.Protocol == "tcp" && f.GuestPort == p.SSH.Port && r.SSH.Port == 0 {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 
@@ -62,7 +63,7 @@ func (w *world) mage(magefile string, args ...string) result {
 // mageWorld is a world for magefiles: they take all from the environment.
 func mageWorld(t *testing.T, vms ...string) *world {
 	w := newWorld(t, patient, vms...)
-	for _, name := range []string{"CONFIG", "QCOW", "FORCE", "BOOTSTRAP", "JSON"} {
+	for _, name := range []string{"CONFIG", "QCOW", "FORCE", "BOOTSTRAP", "JSON", "WORKSPACE", "SYNTHETIC"} {
 		t.Setenv("CASTRA_"+name, "")
 	}
 	t.Setenv("CASTRA_HOME", w.home)
@@ -82,16 +83,22 @@ func TestMagefiles(t *testing.T) {
 	t.Run("dependencies", testDependencies)
 	t.Run("exit statuses", testExitStatuses)
 	t.Run("init", testInitThroughMage)
+	t.Run("default", testDefault)
+	t.Run("CI", testCI)
+	t.Run("one dependency of two targets", testSharedDependency)
+	t.Run("within", testWithinThroughMage)
+	t.Run("logs, bus, copy, prune, doctor", testOtherVerbs)
+	t.Run("without castra.toml", testWithoutConfig)
 }
 
 func testList(t *testing.T) {
 	w := mageWorld(t)
-	for _, name := range []string{"root", "named", "deps"} {
+	for _, name := range []string{"root", "named", "deps", "default", "ci"} {
 		r := w.mage(name, "-l")
 		require.Zero(t, r.status, r.stderr)
 		golden(t, filepath.Join("magefiles", name, "list.golden"), r.stdout)
 	}
-	for _, target := range []string{"up", "status", "ports", "plan", "exec", "init"} {
+	for _, target := range []string{"up", "down", "clean", "status", "ports", "plan", "logs", "bus", "ssh", "exec", "copy", "within", "prune", "init", "doctor"} {
 		r := w.mage("root", "-h", target)
 		require.Zero(t, r.status, r.stderr)
 		golden(t, filepath.Join("magefiles", "root", target+".golden"), r.stdout)
@@ -209,6 +216,121 @@ func testExitStatuses(t *testing.T) {
 	r = w.mage("root", "up")
 	require.Equal(t, exitUnavailable, r.status)
 	require.Contains(t, r.stderr, "next: install it")
+}
+
+// Default = castra.Up: plain mage brings the VMs up.
+func testDefault(t *testing.T) {
+	w := mageWorld(t, vm("web"))
+	require.Zero(t, w.mage("default").status)
+	require.Equal(t, []string{"web-0 running"}, w.states())
+	require.Zero(t, w.mage("default", "down").status)
+	w.cleanSlate()
+}
+
+func testCI(t *testing.T) {
+	w := mageWorld(t, vm("web", "[[vms.port_forwards]]", "guest = 80"))
+	r := w.mage("ci", "ci")
+	require.Zero(t, r.status, r.stderr)
+	require.Equal(t, "tests run against true [web-0]\n", r.stdout)
+	w.cleanSlate()
+	t.Setenv("FAIL", "1")
+	r = w.mage("ci", "ci")
+	require.Equal(t, 1, r.status)
+	require.Contains(t, r.stderr, "a test failed")
+	w.cleanSlate()
+}
+
+// Two targets that need the same VM, run beside each other: it is started once.
+func testSharedDependency(t *testing.T) {
+	w := mageWorld(t, vm("web"), vm("db"))
+	t.Setenv("CASTRA_JSON", "1")
+	r := w.mage("ci", "all")
+	require.Zero(t, r.status, r.stderr)
+	require.ElementsMatch(t, []string{"web ran", "api ran"}, strings.Split(strings.TrimSpace(r.stdout), "\n"))
+	require.Equal(t, 1, strings.Count(r.stderr, `"type":"vm.launched"`))
+	require.Equal(t, 1, strings.Count(r.stderr, `"type":"command.accepted"`), "up itself ran once")
+	w.down()
+}
+
+func testWithinThroughMage(t *testing.T) {
+	w := mageWorld(t, vm("web", "[[vms.port_forwards]]", "guest = 80"))
+	r := w.mage("root", "within", `echo "$CASTRA_WEB_ADDR_80"; exit 9`)
+	require.Equal(t, 9, r.status, r.stderr)
+	require.Regexp(t, `^127\.0\.0\.1:\d+\n$`, r.stdout)
+	w.cleanSlate()
+	require.Zero(t, w.mage("root", "within", "true").status)
+	w.cleanSlate()
+}
+
+func testOtherVerbs(t *testing.T) {
+	w := mageWorld(t, vm("web"))
+	w.write("bootstrap/web/run.sh", "echo from the script")
+	require.Zero(t, w.mage("root", "up").status)
+	r := w.mage("root", "logs", "-vm=web", "-tail=50")
+	require.Zero(t, r.status, r.stderr)
+	require.Contains(t, r.stdout, "web-0 bootstrap from the script\n")
+	require.Equal(t, exitNoInput, w.mage("root", "logs", "-vm=nosuch").status)
+
+	r = w.mage("root", "bus", "-json", "-tail=3")
+	require.Zero(t, r.status, r.stderr)
+	require.Len(t, strings.Split(strings.TrimSpace(r.stdout), "\n"), 4)
+
+	there := filepath.Join(t.TempDir(), "copied")
+	r = w.mage("root", "copy", "castra.toml", "web:"+there)
+	require.Zero(t, r.status, r.stderr)
+	require.Equal(t, mustRead(t, filepath.Join(w.dir, "castra.toml")), mustRead(t, there))
+	require.Equal(t, exitUsage, w.mage("root", "copy", "a", "b").status)
+
+	require.Equal(t, exitBusy, w.mage("root", "prune").status)
+	r = w.mage("root", "prune", "-dryrun")
+	require.Zero(t, r.status, r.stderr)
+	require.Contains(t, r.stdout, "would remove")
+	require.Contains(t, r.stdout, "running: ")
+	require.Len(t, w.running(), 1)
+	r = w.mage("root", "prune", "-force", "-nologs")
+	require.Zero(t, r.status, r.stderr)
+	require.Empty(t, w.running())
+	require.FileExists(t, w.layout().SerialLog("web-0"))
+
+	r = w.mage("root", "doctor", "-json")
+	require.Zero(t, r.status, r.stdout)
+	var d Diagnosis
+	require.NoError(t, json.Unmarshal([]byte(r.stdout), &d))
+	require.True(t, d.OK)
+	t.Setenv("PATH", t.TempDir())
+	r = w.mage("root", "doctor")
+	require.Equal(t, exitUnavailable, r.status)
+	require.Contains(t, r.stdout, "QEMU")
+}
+
+func testWithoutConfig(t *testing.T) {
+	w := mageWorld(t, vm("web"))
+	shop := w.second("shop")
+	w.up()
+	shop.up()
+	nowhere := *w
+	nowhere.dir = t.TempDir()
+	r := nowhere.mage("root", "status", "-json")
+	require.Zero(t, r.status, r.stderr)
+	var all struct{ Workspaces []ProjectStatus }
+	require.NoError(t, json.Unmarshal([]byte(r.stdout), &all))
+	require.Len(t, all.Workspaces, 2)
+	require.Contains(t, nowhere.mage("root", "ports").stdout, "workspace "+shop.open().id)
+	require.Equal(t, exitUsage, nowhere.mage("root", "exec", "web", "true").status, "in which of the two?")
+	require.Equal(t, exitNoInput, nowhere.mage("root", "up").status)
+
+	t.Setenv("CASTRA_WORKSPACE", shop.open().id)
+	require.Equal(t, 5, nowhere.mage("root", "exec", "shop", "exit 5").status)
+	require.Equal(t, exitUsage, w.mage("root", "up").status, "that is not the project here")
+	require.Zero(t, nowhere.mage("root", "down").status)
+	require.Len(t, w.running(), 1)
+	t.Setenv("CASTRA_WORKSPACE", "nosuch")
+	require.Equal(t, exitNoInput, nowhere.mage("root", "down").status)
+	t.Setenv("CASTRA_WORKSPACE", "")
+	require.Zero(t, nowhere.mage("root", "down").status)
+	w.cleanSlate()
+	require.Zero(t, nowhere.mage("root", "status").status)
+	require.Zero(t, nowhere.mage("root", "prune", "-global", "-images").status)
 }
 
 func testInitThroughMage(t *testing.T) {

@@ -60,7 +60,10 @@ func planVM(s site, vm config.VM) vmPlan {
 		Overlay: overlayPath(s, vm), Seed: s.layout.Seed(vm.Name), Forwards: forwards(vm),
 		Pidfile: s.layout.Pidfile(vm.Name), Monitor: s.layout.MonitorName(vm.Name), SerialLog: s.layout.SerialLog(vm.Name),
 		Kernel: p.base.Kernel, Initrd: p.base.Initrd, Append: p.base.Append,
-		Sandbox: s.goos == "linux",
+		Sandbox: s.goos == "linux", Restrict: vm.Network == "isolated", CPU: vm.CPU,
+	}
+	if vm.Machine != "" {
+		p.spec.Machine = vm.Machine
 	}
 	p.settings = settings(p)
 	return p
@@ -98,7 +101,11 @@ func settings(p vmPlan) map[string]string {
 		"append":     p.spec.Append,
 		"ssh.user":   p.SSH.User,
 		"ssh.port":   strconv.Itoa(p.SSH.Port),
+		"ssh.host":   p.SSH.Host,
 		"identity":   p.identity,
+		"network":    p.Network,
+		"machine":    p.spec.Machine,
+		"cpu":        p.spec.CPU,
 	}
 	var rules []string
 	for _, f := range p.spec.Forwards {

@@ -2,8 +2,11 @@ package castra
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
+	"net"
+	"path/filepath"
 
 	"castra.example/castra/castra/internal/host"
 	"castra.example/castra/castra/internal/report"
@@ -13,6 +16,8 @@ import (
 // JSON form is that of `mage ports -json`.
 type ProjectPorts struct {
 	Workspace string `json:"workspace"`
+	Root      string `json:"root"`
+	Problem   string `json:"problem,omitempty"`
 	Ports     []Port `json:"ports"`
 }
 
@@ -24,6 +29,12 @@ type Port struct {
 	// Conflict names who holds the host port of a forward that is not
 	// active; empty when it is free.
 	Conflict string `json:"conflict,omitempty"`
+	// Warning tells of another process that programs may reach in the
+	// guest's place, or of other computers that reach the guest.
+	Warning string `json:"warning,omitempty"`
+	// Declared is where castra.toml declares it; empty for the forward to SSH
+	// that Castra adds.
+	Declared string `json:"declared,omitempty"`
 }
 
 func (p Port) String() string { return p.VM + " " + p.Forward.String() }
@@ -34,21 +45,29 @@ func (p *Project) Ports(ctx context.Context) (*ProjectPorts, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := &ProjectPorts{Workspace: status.Workspace, Ports: []Port{}}
+	out := &ProjectPorts{Workspace: status.Workspace, Root: status.Root, Problem: status.Problem, Ports: []Port{}}
+	holder := p.holders()
 	for _, vm := range status.VMs {
-		if vm.PID != 0 {
-			for _, f := range vm.Forwards {
-				out.Ports = append(out.Ports, Port{VM: vm.Name, Forward: f, Active: true})
+		declared := p.declared(vm.Name)
+		if vm.PID == 0 {
+			for _, port := range declared {
+				if port.HostPort != 0 && bindable(ctx, port.Protocol, port.HostIP, port.HostPort) != nil {
+					port.Conflict = owner(holder, port.Protocol, port.HostPort)
+				}
+				port.Warning = exposure(port.Forward)
+				out.Ports = append(out.Ports, port)
 			}
 			continue
 		}
-		out.Ports = append(out.Ports, p.declared(ctx, vm.Name)...)
+		for _, f := range vm.Forwards {
+			out.Ports = append(out.Ports, Port{VM: vm.Name, Forward: f, Active: true, Warning: exposure(f), Declared: declaredAt(declared, f)})
+		}
 	}
 	return out, nil
 }
 
-// declared are the forwards that castra.toml gives a VM that does not run.
-func (p *Project) declared(ctx context.Context, vm string) []Port {
+// declared are the forwards that castra.toml gives a VM.
+func (p *Project) declared(vm string) []Port {
 	var ports []Port
 	if p.config == nil {
 		return nil
@@ -59,13 +78,43 @@ func (p *Project) declared(ctx context.Context, vm string) []Port {
 		}
 		for _, f := range c.Forwards {
 			port := Port{VM: vm, Forward: Forward{f.HostIP, f.HostPort, f.GuestPort, f.Protocol}}
-			if f.HostPort != 0 && bindable(ctx, f.Protocol, f.HostIP, f.HostPort) != nil {
-				port.Conflict = orUnknown(host.PortOwner(f.Protocol, f.HostPort))
+			if f.Line > 0 {
+				port.Declared = fmt.Sprintf("%s:%d", filepath.Base(p.config.File), f.Line)
 			}
 			ports = append(ports, port)
 		}
 	}
 	return ports
+}
+
+// declaredAt finds the declaration of a forward that is in force.
+func declaredAt(declared []Port, f Forward) string {
+	for _, d := range declared {
+		if d.GuestPort == f.GuestPort && d.Protocol == f.Protocol && (d.HostPort == f.HostPort || d.HostPort == 0) {
+			return d.Declared
+		}
+	}
+	return ""
+}
+
+// exposure tells who else is at the port than the two that should be.
+func exposure(f Forward) string {
+	switch {
+	case !net.ParseIP(f.HostIP).IsLoopback():
+		return "other computers can reach it"
+	case f.Protocol == "tcp" && f.HostPort != 0 && host.ListensIPv6(f.HostPort):
+		return "another process listens on the same port of ::1: say 127.0.0.1, not localhost"
+	default:
+		return ""
+	}
+}
+
+// owner names who holds a port, by its workspace where that is Castra's.
+func owner(holder func(protocol string, port int) string, protocol string, port int) string {
+	if vm := holder(protocol, port); vm != "" {
+		return vm
+	}
+	return orUnknown(host.PortOwner(protocol, port))
 }
 
 func orUnknown(owner string) string {
@@ -75,11 +124,21 @@ func orUnknown(owner string) string {
 	return owner
 }
 
+// PortsView says what of the ports is printed. The zero value is all of them,
+// without where they come from.
+type PortsView struct {
+	Active  bool // only forwards in force
+	Verbose bool // with the declaration and warnings of each
+}
+
 // rows is the table that `mage ports` prints.
-func (p *ProjectPorts) rows(activeOnly bool) (header []string, rows [][]string) {
+func (p *ProjectPorts) rows(v PortsView) (header []string, rows [][]string) {
 	header = []string{"vm", "host", "guest", "state"}
+	if v.Verbose {
+		header = append(header, "declared", "note")
+	}
 	for _, port := range p.Ports {
-		if activeOnly && !port.Active {
+		if v.Active && !port.Active {
 			continue
 		}
 		hostPort := fmt.Sprintf("%s:%d", port.HostIP, port.HostPort)
@@ -93,13 +152,58 @@ func (p *ProjectPorts) rows(activeOnly bool) (header []string, rows [][]string) 
 		case port.Conflict != "":
 			state = "taken by " + port.Conflict
 		}
-		rows = append(rows, []string{port.VM, hostPort, fmt.Sprintf("%d/%s", port.GuestPort, port.Protocol), state})
+		row := []string{port.VM, hostPort, fmt.Sprintf("%d/%s", port.GuestPort, port.Protocol), state}
+		if v.Verbose {
+			declared := port.Declared
+			if declared == "" {
+				declared = "(by Castra)"
+			}
+			row = append(row, declared, port.Warning)
+		}
+		rows = append(rows, row)
 	}
 	return header, rows
 }
 
 // write prints the ports for people.
-func (p *ProjectPorts) write(w io.Writer, activeOnly bool) error {
-	header, rows := p.rows(activeOnly)
+func (p *ProjectPorts) write(w io.Writer, v PortsView) error {
+	if p.Problem != "" {
+		fmt.Fprintln(w, report.Sanitize(p.Problem))
+	}
+	header, rows := p.rows(v)
 	return report.Table(w, header, rows)
+}
+
+// PortsReport is the forwards of several workspaces. Its JSON form is that of
+// `mage ports -json`: the ProjectPorts itself where one project was asked for.
+type PortsReport struct {
+	Workspaces []*ProjectPorts   `json:"workspaces"`
+	Broken     []BrokenWorkspace `json:"broken"`
+	one        bool
+}
+
+// MarshalJSON gives one project without the list around it.
+func (r *PortsReport) MarshalJSON() ([]byte, error) {
+	if r.one {
+		return json.Marshal(r.Workspaces[0])
+	}
+	type all PortsReport
+	return json.Marshal((*all)(r))
+}
+
+// write prints the report for people: a header each with the workspace's ID.
+func (r *PortsReport) write(w io.Writer, v PortsView) error {
+	if r.one {
+		return r.Workspaces[0].write(w, v)
+	}
+	for i, p := range r.Workspaces {
+		if i > 0 {
+			fmt.Fprintln(w)
+		}
+		fmt.Fprintf(w, "workspace %s (%s)\n", p.Workspace, shortHome(p.Root))
+		if err := p.write(w, v); err != nil {
+			return err
+		}
+	}
+	return writeBroken(w, len(r.Workspaces), r.Broken)
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"castra.example/castra/castra/config"
@@ -45,6 +46,8 @@ func (e *PortError) Hint() string {
 		return "host_ip must be an address of this computer; 127.0.0.1 is the default"
 	case errors.Is(e.Err, syscall.EACCES):
 		return "choose a port above 1023, or leave out host to let the kernel choose one"
+	case strings.HasPrefix(e.Owner, holderVM):
+		return "CASTRA_WORKSPACE=" + e.Owner[strings.LastIndex(e.Owner, " ")+1:] + " mage down, or leave out host to let the kernel choose a free port"
 	default:
 		return "end that process, or leave out host to let the kernel choose a free port"
 	}
@@ -95,7 +98,7 @@ func (u *upRun) checkPort(ctx context.Context, vm string, f config.Forward) erro
 	if err == nil {
 		return nil
 	}
-	return &PortError{vm, Forward{f.HostIP, f.HostPort, f.GuestPort, f.Protocol}, u.config.File, f.Line, host.PortOwner(f.Protocol, f.HostPort), err}
+	return &PortError{vm, Forward{f.HostIP, f.HostPort, f.GuestPort, f.Protocol}, u.config.File, f.Line, owner(u.holders(), f.Protocol, f.HostPort), err}
 }
 
 // checkRoom compares with what is free; with Force, too little is a warning.

@@ -184,7 +184,8 @@ func TestStateDirBesideTheConfig(t *testing.T) {
 	w.write("castra.toml", "version = \"0.2\"\n[project]\nname = \"scratch\"\nstate_dir = \".castra\"\n"+vm("web"))
 	require.Equal(t, filepath.Join(w.dir, ".castra"), w.open().StateRoot())
 	w.up()
-	require.NoDirExists(t, w.home)
+	require.Len(t, tree(t, filepath.Join(w.home, "index")), 1)
+	require.NoDirExists(t, filepath.Join(w.home, "projects"), "the home holds no more than where it is")
 	w.down()
 	w.cleanSlate()
 }

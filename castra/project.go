@@ -25,13 +25,19 @@ type Options struct {
 	Config string
 	// Home is the directory for all of Castra's state; "" is ~/.castra.
 	Home string
+	// StateDir is the absolute path of the workspace, instead of the one that
+	// castra.toml leads to: another set of the same VMs.
+	StateDir string
 	// Accelerator must be used: kvm, hvf or tcg. "" takes the best there is.
 	Accelerator string
 	// BaseImage is the base image of VMs that name none.
 	BaseImage string
 	// Force turns checks of memory and disk room into warnings, and lets
-	// Clean stop running VMs first.
+	// Clean and Prune stop running VMs first.
 	Force bool
+	// Synthetic makes up a project of one VM where there is no castra.toml:
+	// role "vm", the small guest or BaseImage.
+	Synthetic bool
 }
 
 // Project is one castra.toml with its workspace. Its methods may be used from
@@ -44,8 +50,8 @@ type Project struct {
 	Log *slog.Logger
 
 	options Options
-	config  *config.Project // nil when castra.toml could not be read
-	fault   error           // why it could not
+	config  *config.Project // that of castra.toml, or of the snapshot in the workspace; nil where there is neither
+	fault   error           // why castra.toml itself is not in config
 	home    string
 	root    string
 	id      string
@@ -54,18 +60,24 @@ type Project struct {
 // Open reads the project's castra.toml. It changes nothing on disk. Errors are
 // *config.NotFoundError, config.Faults, or those of reading the file.
 func Open(o Options) (*Project, error) {
-	file, home, err := locate(o)
+	home, err := homeOf(o)
 	if err != nil {
 		return nil, err
 	}
-	cfg, err := config.Load(file)
+	cfg, err := load(o)
 	if err != nil {
-		return nil, unreadable(file, err)
+		return nil, err
 	}
-	if cfg.StateDir == "" && home == "" {
+	switch {
+	case o.StateDir != "" && !filepath.IsAbs(o.StateDir):
+		return nil, &usageError{fmt.Sprintf("state directory %q is not an absolute path", o.StateDir), "write it from / on"}
+	case o.StateDir == "" && cfg.StateDir == "" && home == "":
 		return nil, errNoHome
 	}
 	p := &Project{options: o, config: cfg, home: home, id: workspace.ID(cfg.Name, cfg.Dir), root: cfg.StateDir}
+	if o.StateDir != "" {
+		p.id, p.root = workspace.ID(cfg.Name, o.StateDir), o.StateDir
+	}
 	var made *workspace.Workspace
 	if p.root == "" {
 		p.root = workspace.DefaultRoot(home, p.id)
@@ -80,30 +92,75 @@ func Open(o Options) (*Project, error) {
 	return p, nil
 }
 
+// load reads the castra.toml that the options lead to, or makes one up.
+func load(o Options) (*config.Project, error) {
+	file, err := find(o)
+	if as[*config.NotFoundError](err) && o.Synthetic {
+		dir, err := filepath.Abs(o.Dir)
+		if err != nil {
+			return nil, err
+		}
+		return config.Synthesize(dir, o.BaseImage)
+	}
+	if err != nil {
+		return nil, err
+	}
+	cfg, err := config.Load(file)
+	if err != nil {
+		return nil, unreadable(file, err)
+	}
+	return cfg, nil
+}
+
 // OpenRecorded is Open for looking at and ending what runs: when castra.toml
-// has become unreadable since, it takes the workspace that an earlier command
-// made for it, and gives the fault beside the project. Up and Plan, which need
-// castra.toml, then fail with it.
+// has become unreadable since, or is gone, it takes the workspace that an
+// earlier command made for it, with castra.toml as it was then, and gives the
+// fault beside the project. Up and Plan, which need castra.toml itself, then
+// fail with it.
 func OpenRecorded(o Options) (p *Project, fault, err error) {
 	if p, fault = Open(o); fault == nil {
 		return p, nil, nil
 	}
-	file, home, err := locate(o)
+	home, err := homeOf(o)
 	if err != nil {
 		return nil, nil, err
 	}
-	dir, err := filepath.EvalSymlinks(filepath.Dir(file))
-	if err != nil {
+	dir := o.Dir
+	if o.Config != "" {
+		dir = filepath.Dir(o.Config)
+	}
+	if dir, err = filepath.Abs(dir); err != nil {
+		return nil, nil, err
+	}
+	if dir, err = filepath.EvalSymlinks(dir); err != nil {
 		return nil, nil, fault
 	}
-	ws, err := workspace.ByDir(home, dir)
-	if err != nil {
-		return nil, nil, fault
+	for { // castra.toml may have stood in a directory above
+		if ws, err := workspace.ByConfigDir(home, dir); err == nil {
+			return recorded(o, home, ws, fault), fault, nil
+		}
+		above := filepath.Dir(dir)
+		if above == dir || o.Config != "" {
+			return nil, nil, fault
+		}
+		dir = above
 	}
-	return &Project{options: o, fault: fault, home: home, root: ws.Root, id: ws.ID}, fault, nil
 }
 
-var errNoHome = &usageError{"no home directory: set CASTRA_HOME, or [project] state_dir to an absolute path"}
+// recorded is the project of a workspace as it was when its VMs were started.
+func recorded(o Options, home string, ws *workspace.Workspace, fault error) *Project {
+	p := &Project{options: o, fault: fault, home: home, root: ws.Root, id: ws.ID}
+	origin := filepath.Join(ws.Root, config.FileName)
+	if record, err := ws.LoadRecord(); err == nil && record.Config != "" {
+		origin = record.Config
+	}
+	if cfg, err := config.LoadSnapshot(ws.Snapshot(), origin); err == nil {
+		p.config = cfg
+	}
+	return p
+}
+
+var errNoHome = &usageError{"there is no home directory to keep state in: HOME is not set to an absolute path", "set CASTRA_HOME, or [project] state_dir to an absolute path"}
 
 // unreadable names the file where the system's error names a part of its path.
 func unreadable(file string, err error) error {
@@ -133,30 +190,24 @@ func cause(err error) error {
 	return err
 }
 
-// locate finds castra.toml, and the absolute path of CASTRA_HOME ("" where
-// there is no home directory to derive it from).
-func locate(o Options) (file, home string, err error) {
-	file = o.Config
-	if file == "" {
-		dir, err := filepath.Abs(o.Dir)
-		if err != nil {
-			return "", "", err
-		}
-		if file, err = config.Find(dir); err != nil {
-			return "", "", err
-		}
+// find gives the absolute path of castra.toml.
+func find(o Options) (string, error) {
+	if o.Config != "" {
+		return filepath.Abs(o.Config)
 	}
-	if file, err = filepath.Abs(file); err != nil {
-		return "", "", err
+	dir, err := filepath.Abs(o.Dir)
+	if err != nil {
+		return "", err
 	}
-	home, err = homeOf(o)
-	return file, home, err
+	return config.Find(dir)
 }
 
+// homeOf is the absolute path of CASTRA_HOME, "" where there is no home
+// directory to derive it from.
 func homeOf(o Options) (string, error) {
 	if o.Home != "" {
 		if !filepath.IsAbs(o.Home) {
-			return "", &usageError{fmt.Sprintf("CASTRA_HOME %q is not an absolute path", o.Home)}
+			return "", &usageError{fmt.Sprintf("CASTRA_HOME %q is not an absolute path", o.Home), "write it from / on, or unset it to use ~/.castra"}
 		}
 		return o.Home, nil
 	}

@@ -252,11 +252,12 @@ func (r *recorder) forget() {
 	r.records = nil
 }
 
-// of lists the events about a VM; "" is those about none.
+// of lists the events about a VM, but for word of waiting, which comes by the
+// clock; "" is those about none.
 func (r *recorder) of(vm string) []event.Event {
 	var events []event.Event
 	for _, rec := range r.all() {
-		if rec.Event.Subject() == vm {
+		if _, waiting := rec.Event.(event.Waiting); rec.Event.Subject() == vm && !waiting {
 			events = append(events, rec.Event)
 		}
 	}
@@ -270,7 +271,7 @@ func (r *recorder) story(vm string) []string {
 	for _, e := range r.of(vm) {
 		kind := string(e.Kind())
 		switch e := e.(type) {
-		case event.Message, event.Waiting:
+		case event.Message:
 			continue
 		case event.CooperativeAttempted:
 			kind += " " + e.Channel

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"castra.example/castra/castra/event"
@@ -23,7 +24,7 @@ const (
 	// emulationFactor is by how much waits for a guest grow without hardware
 	// acceleration.
 	emulationFactor = 2.5
-	reportEvery     = 5 * time.Second
+	reportEvery     = time.Second
 	tailLines       = 20
 )
 
@@ -53,7 +54,7 @@ func (u *upRun) awaitReady(ctx context.Context, p vmPlan, proc *qemu.Process) er
 		return u.fault(p.Name, fmt.Sprintf("boot: no SSH after %s", time.Since(r.Launched).Round(100*time.Millisecond)), err)
 	}
 	client.Close()
-	r.Ready = time.Now().UTC()
+	r.Ready, r.Health = time.Now().UTC(), "ready"
 	if err := u.session.put(r); err != nil {
 		return u.fault(p.Name, "boot", err)
 	}
@@ -68,8 +69,9 @@ func (u *upRun) wait(ctx context.Context, r workspace.VM, proc *qemu.Process, to
 	defer cancel()
 	ctx, stop := context.WithCancelCause(ctx)
 	var watching sync.WaitGroup
-	watching.Go(func() { u.watch(ctx, r, proc, limit, stop) })
-	client, err := guest.Wait(ctx, to, nil)
+	var refused atomic.Bool // SSH answers, and does not let us in yet
+	watching.Go(func() { u.watch(ctx, r, proc, limit, &refused, stop) })
+	client, err := guest.Wait(ctx, to, func(_ int, err error) { refused.Store(as[*guest.LoginError](err)) })
 	cause := context.Cause(ctx)
 	stop(nil)
 	watching.Wait()
@@ -79,9 +81,9 @@ func (u *upRun) wait(ctx context.Context, r workspace.VM, proc *qemu.Process, to
 	return client, err
 }
 
-// watch tells every few seconds what is waited for, and ends the wait when
+// watch tells every second what is waited for, and ends the wait when
 // QEMU has ended.
-func (u *upRun) watch(ctx context.Context, r workspace.VM, proc *qemu.Process, limit time.Duration, stop context.CancelCauseFunc) {
+func (u *upRun) watch(ctx context.Context, r workspace.VM, proc *qemu.Process, limit time.Duration, refused *atomic.Bool, stop context.CancelCauseFunc) {
 	ended := u.ended(ctx, r, proc)
 	began := time.Now()
 	tick := time.NewTicker(reportEvery)
@@ -94,7 +96,11 @@ func (u *upRun) watch(ctx context.Context, r workspace.VM, proc *qemu.Process, l
 			stop(err)
 			return
 		case <-tick.C:
-			u.events.Emit(event.Waiting{VM: r.Name, For: "SSH", ElapsedMS: time.Since(began).Milliseconds(), LimitMS: limit.Milliseconds()})
+			what := "SSH"
+			if refused.Load() {
+				what = "login by SSH"
+			}
+			u.events.Emit(event.Waiting{VM: r.Name, For: what, ElapsedMS: time.Since(began).Milliseconds(), LimitMS: limit.Milliseconds()})
 		}
 	}
 }

@@ -63,32 +63,6 @@ func TestDamagedSession(t *testing.T) {
 	}
 }
 
-// A record of a later Castra is not written over.
-func TestNewerSession(t *testing.T) {
-	w := newWorld(t, patient, vm("web"))
-	w.up()
-	path := w.layout().Session()
-	good, err := os.ReadFile(path)
-	require.NoError(t, err)
-	newer := bytes.Replace(good, []byte(`"schema_version": 1`), []byte(`"schema_version": 99`), 1)
-	require.NotEqual(t, good, newer)
-	require.NoError(t, os.WriteFile(path, newer, 0o600))
-	for name, verb := range map[string]func() error{
-		"up":   func() error { return w.open().Up(t.Context(), UpOptions{}) },
-		"down": func() error { return w.open().Down(t.Context()) },
-	} {
-		err := verb()
-		require.ErrorContains(t, err, "newer", name)
-		require.Contains(t, hint(err), "the Castra that wrote it", name)
-	}
-	kept, err := os.ReadFile(path)
-	require.NoError(t, err)
-	require.Equal(t, newer, kept)
-	require.NoError(t, os.WriteFile(path, good, 0o600))
-	w.down()
-	w.cleanSlate()
-}
-
 // The record is data: no name in it leads out of the workspace.
 func TestSessionCannotReachOut(t *testing.T) {
 	w := newWorld(t, patient, vm("web"))

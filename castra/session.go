@@ -17,10 +17,14 @@ type session struct {
 	ws   *workspace.Workspace
 	mu   sync.Mutex
 	data *workspace.Session
+	// foreign: a later Castra wrote the file, so it is left as it is.
+	foreign error
 }
 
 // loadSession reads the session. One that cannot be used as a record, because
-// it was cut short or tampered with, is set aside with a warning.
+// it was cut short or tampered with, is set aside with a warning. One that a
+// later Castra wrote is kept from being written over: what runs is then found
+// by its pidfile alone.
 func loadSession(ws *workspace.Workspace, warn func(vm, text, hint string)) (*session, error) {
 	data, err := ws.LoadSession()
 	var bad *workspace.RecordError
@@ -31,6 +35,9 @@ func loadSession(ws *workspace.Workspace, warn func(vm, text, hint string)) (*se
 		}
 		warn("", fmt.Sprintf("%v; it is kept as %s", err, aside), "what runs is found by its pidfile")
 		data, err = ws.LoadSession()
+	}
+	if errors.As(err, &bad) && bad.Newer {
+		return &session{ws: ws, data: &workspace.Session{VMs: map[string]workspace.VM{}}, foreign: err}, nil
 	}
 	if err != nil {
 		return nil, err
@@ -58,6 +65,9 @@ func (s *session) put(records ...workspace.VM) error {
 	defer s.mu.Unlock()
 	for _, r := range records {
 		s.data.VMs[r.Name] = r
+	}
+	if s.foreign != nil {
+		return s.foreign
 	}
 	return s.ws.SaveSession(s.data)
 }

@@ -2,6 +2,7 @@ package castra
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -25,7 +26,7 @@ type ProjectStatus struct {
 	Root      string     `json:"root"`
 	Project   string     `json:"project,omitempty"`
 	Config    string     `json:"config,omitempty"`
-	Problem   string     `json:"problem,omitempty"` // with the workspace's record
+	Problem   string     `json:"problem,omitempty"` // with castra.toml or the workspace's record
 	VMs       []VMStatus `json:"vms"`
 }
 
@@ -48,7 +49,10 @@ type VMStatus struct {
 	SSH         string    `json:"ssh,omitempty"` // user@host:port
 	Forwards    []Forward `json:"forwards"`
 	Bootstrap   string    `json:"bootstrap,omitempty"` // applied, noop, failed; empty when none ran
-	Problem     string    `json:"problem,omitempty"`
+	// Health of a VM that runs: "ok", "booting", "bootstrap failed", or what
+	// its State says where that is trouble.
+	Health  string `json:"health,omitempty"`
+	Problem string `json:"problem,omitempty"`
 }
 
 // Forward is one rule that leads from a port of the host to one of the guest.
@@ -74,6 +78,7 @@ func (p *Project) Status(ctx context.Context) (*ProjectStatus, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.Problem = p.configProblem()
 	if fault != nil {
 		s.Problem = fault.Error()
 	}
@@ -158,7 +163,19 @@ func (p *Project) vmStatus(ctx context.Context, vm string, r workspace.VM) VMSta
 	}
 	s.State = stateWord(state, r)
 	s.Problem = problem(state, r, configured)
+	s.Health = health(s)
 	return s
+}
+
+func health(s VMStatus) string {
+	switch {
+	case s.State != "running":
+		return s.State
+	case s.Bootstrap == "failed":
+		return "bootstrap failed"
+	default:
+		return "ok"
+	}
 }
 
 func stateWord(state qemu.State, r workspace.VM) string {
@@ -193,24 +210,51 @@ func problem(state qemu.State, r workspace.VM, configured bool) string {
 	}
 }
 
-// rows is the table that `mage status` prints.
+// rows is the table that `mage status` prints. Forwards stand below each other,
+// and those on loopback without their address, so that it fits 80 columns.
 func (s *ProjectStatus) rows() (header []string, rows [][]string) {
-	header = []string{"vm", "state", "pid", "up", "accel", "ssh", "forwards", "bootstrap"}
+	header = []string{"vm", "state", "pid", "up", "accel", "ssh", "forwards", "health"}
 	for _, vm := range s.VMs {
 		pid, up := "", ""
 		if vm.PID != 0 {
 			pid = fmt.Sprint(vm.PID)
-			up = (time.Duration(vm.UptimeSecs) * time.Second).String()
+			up = uptime(vm.UptimeSecs)
 		}
 		var others []string
 		for _, f := range vm.Forwards {
 			if !strings.HasSuffix(vm.SSH, fmt.Sprintf(":%d", f.HostPort)) {
-				others = append(others, f.String())
+				others = append(others, f.short())
 			}
 		}
-		rows = append(rows, []string{vm.Name, vm.State, pid, up, vm.Accelerator, vm.SSH, strings.Join(others, " "), vm.Bootstrap})
+		rows = append(rows, []string{vm.Name, vm.State, pid, up, vm.Accelerator, vm.SSH, strings.Join(others, "\n"), vm.Health})
 	}
 	return header, rows
+}
+
+// uptime is short at every age: 12s, 3m, 5h, 2d.
+func uptime(secs int64) string {
+	switch d := time.Duration(secs) * time.Second; {
+	case d < 2*time.Minute:
+		return fmt.Sprintf("%ds", secs)
+	case d < 2*time.Hour:
+		return fmt.Sprintf("%dm", int(d.Minutes()))
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%dh", int(d.Hours()))
+	default:
+		return fmt.Sprintf("%dd", int(d.Hours()/24))
+	}
+}
+
+// short leaves out what is most often the case.
+func (f Forward) short() string {
+	host, protocol := "", ""
+	if f.HostIP != loopback {
+		host = f.HostIP
+	}
+	if f.Protocol != "tcp" {
+		protocol = "/" + f.Protocol
+	}
+	return fmt.Sprintf("%s:%d->%d%s", host, f.HostPort, f.GuestPort, protocol)
 }
 
 // String names the project for the line above the table.
@@ -220,6 +264,52 @@ func (s *ProjectStatus) String() string {
 		name = s.Workspace
 	}
 	return fmt.Sprintf("%s (%s)", name, shortHome(s.Root))
+}
+
+// StatusReport is the status of several workspaces. Its JSON form is that of
+// `mage status -json`: the ProjectStatus itself where one project was asked for.
+type StatusReport struct {
+	Workspaces []*ProjectStatus  `json:"workspaces"`
+	Broken     []BrokenWorkspace `json:"broken"`
+	one        bool
+}
+
+// MarshalJSON gives one project without the list around it.
+func (r *StatusReport) MarshalJSON() ([]byte, error) {
+	if r.one {
+		return json.Marshal(r.Workspaces[0])
+	}
+	type all StatusReport
+	return json.Marshal((*all)(r))
+}
+
+// write prints the report for people: a header each with the workspace's ID.
+func (r *StatusReport) write(w io.Writer) error {
+	if r.one {
+		return r.Workspaces[0].write(w)
+	}
+	for i, s := range r.Workspaces {
+		if i > 0 {
+			fmt.Fprintln(w)
+		}
+		fmt.Fprintf(w, "workspace %s\n", s.Workspace)
+		if err := s.write(w); err != nil {
+			return err
+		}
+	}
+	return writeBroken(w, len(r.Workspaces), r.Broken)
+}
+
+// writeBroken prints a line for each directory that is no workspace and, where
+// nothing is to be told, says so.
+func writeBroken(w io.Writer, workspaces int, broken []BrokenWorkspace) error {
+	if workspaces == 0 {
+		fmt.Fprintln(w, "no castra.toml in reach, and no workspace is active")
+	}
+	for _, b := range broken {
+		fmt.Fprintf(w, "%s: %s\n", shortHome(b.Root), report.Sanitize(b.Problem))
+	}
+	return nil
 }
 
 // shortHome writes the home directory as ~.

@@ -67,22 +67,51 @@ func (p *Project) Up(ctx context.Context, o UpOptions) error {
 		return err
 	}
 	defer c.end()
+	if c.session.foreign != nil {
+		return c.finish("", c.session.foreign)
+	}
 	for _, w := range p.config.Warnings {
 		c.warn("", w.Error(), w.Help)
 	}
-	u := &upRun{command: c, site: s, modes: modes, plans: map[string]vmPlan{}, hostKeys: map[string]seed.Key{}}
+	u := &upRun{command: c, site: s, asked: o, modes: modes, plans: map[string]vmPlan{}, hostKeys: map[string]seed.Key{}}
 	for _, vm := range vms {
 		u.plans[vm.Name] = planVM(s, vm)
 		u.names = append(u.names, vm.Name)
 	}
+	ctx, cancel := beforeDeadline(ctx)
+	defer cancel()
 	summary, err := u.run(ctx)
 	return c.finish(summary, err)
 }
+
+// beforeDeadline ends a little before ctx does, if that has a deadline: mage
+// leaves at once when its own, of -t, is over, and what was started has to be
+// taken down before.
+func beforeDeadline(ctx context.Context) (context.Context, context.CancelFunc) {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return ctx, func() {}
+	}
+	margin := min(rollbackLimit+reclaimTime, time.Until(deadline)/2)
+	return context.WithDeadlineCause(ctx, deadline.Add(-margin), &deadlineError{margin})
+}
+
+// deadlineError says: time is over, but for what taking down needs.
+type deadlineError struct{ margin time.Duration }
+
+func (e *deadlineError) Error() string {
+	return fmt.Sprintf("the time limit is %s away, which is kept for taking down what was started", e.margin.Round(100*time.Millisecond))
+}
+func (e *deadlineError) Unwrap() error { return context.DeadlineExceeded }
+
+// Hint says what to do next.
+func (e *deadlineError) Hint() string { return "give mage a longer -t" }
 
 // upRun is one Up at work.
 type upRun struct {
 	*command
 	site  site
+	asked UpOptions
 	modes map[string]string
 	plans map[string]vmPlan
 	names []string
@@ -261,14 +290,32 @@ func (u *upRun) record(ctx context.Context, missing []string) error {
 	}
 	err := u.ws.SaveRecord(workspace.Record{
 		Project: u.config.Name, Config: u.config.File, ConfigDigest: "sha256:" + hex.EncodeToString(sum[:]),
-		Bootstrap: policy, Invocation: []string{"up"}, VMs: all,
-	}, u.config.Source)
+		Bootstrap: policy, Invocation: u.invocation(), VMs: all,
+	}, u.config.Snapshot())
 	if err != nil {
 		return err
 	}
 	l := u.config.Lifecycle
 	u.session.waits(workspace.Waits{Graceful: l.Graceful, Terminate: l.Terminate, Kill: l.Kill})
 	return u.prepare(ctx, missing)
+}
+
+// invocation is how this Up was asked for, for the record.
+func (u *upRun) invocation() []string {
+	words := append([]string{"up"}, u.asked.VMs...)
+	if u.asked.Bootstrap != "" {
+		words = append(words, "bootstrap="+u.asked.Bootstrap)
+	}
+	if u.options.Force {
+		words = append(words, "force")
+	}
+	if u.options.BaseImage != "" {
+		words = append(words, "base_image="+u.options.BaseImage)
+	}
+	if u.options.Accelerator != "" {
+		words = append(words, "accelerator="+u.options.Accelerator)
+	}
+	return words
 }
 
 // selectVMs picks the VMs called by name or role, in the order of castra.toml.
@@ -315,7 +362,7 @@ func bootstrapModes(override string, vms []config.VM) (map[string]string, error)
 	}
 	changed, err := bootstrap.ParseOverride(override, roles)
 	if err != nil {
-		return nil, &usageError{err.Error()}
+		return nil, &usageError{err.Error(), "write CASTRA_BOOTSTRAP=skip, auto or always, or web=always,db=skip"}
 	}
 	maps.Copy(modes, changed)
 	return modes, nil

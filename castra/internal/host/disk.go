@@ -51,3 +51,19 @@ func DiskUsage(info fs.FileInfo) int64 {
 	}
 	return info.Size()
 }
+
+// TreeUsage adds up what name in fsys, with all below it, takes on disk in
+// bytes. What cannot be read counts nothing.
+func TreeUsage(fsys fs.FS, name string) int64 {
+	var sum int64
+	_ = fs.WalkDir(fsys, name, func(_ string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return nil //nolint:nilerr // it counts nothing
+		}
+		if info, err := d.Info(); err == nil {
+			sum += DiskUsage(info)
+		}
+		return nil
+	})
+	return sum
+}

@@ -19,6 +19,9 @@ func BootID() string {
 	return strconv.FormatInt(tv.Sec, 10)
 }
 
+// TotalMemory is not known here.
+func TotalMemory() (uint64, error) { return 0, errors.ErrUnsupported }
+
 // AvailableMemory is not known here: callers skip the check.
 func AvailableMemory() (uint64, error) { return 0, errors.ErrUnsupported }
 
@@ -29,3 +32,12 @@ func ended(pid int) bool { return errors.Is(unix.Kill(pid, 0), unix.ESRCH) }
 
 // PortOwner is not known here.
 func PortOwner(string, int) string { return "" }
+
+// ListensIPv6 is not known here.
+func ListensIPv6(int) bool { return false }
+
+// WorkingDirs is not known here.
+func WorkingDirs(string) map[int]string { return nil }
+
+// MountPoints is not known here.
+func MountPoints() []string { return nil }

@@ -24,6 +24,9 @@ func TestAvailableMemoryAndDisk(t *testing.T) {
 		n, err := AvailableMemory()
 		require.NoError(t, err)
 		require.Greater(t, n, uint64(1<<20))
+		total, err := TotalMemory()
+		require.NoError(t, err)
+		require.Greater(t, total, n)
 	}
 	free, err := FreeDisk(t.TempDir())
 	require.NoError(t, err)

@@ -3,9 +3,8 @@ package workspace
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"fmt"
-	"io/fs"
 	"path/filepath"
+	"regexp"
 	"strings"
 )
 
@@ -30,28 +29,8 @@ func hash(dir string) string {
 // castra.toml.
 const LocalName = ".castra"
 
-// ByDir opens the workspace of the castra.toml in dir without reading that
-// file: the one beside it, or the one under home whatever name the project had
-// when it was made. It fails where there is none, or more than one.
-func ByDir(home, dir string) (*Workspace, error) {
-	if w, err := Open(filepath.Join(dir, LocalName)); err == nil {
-		return w, nil
-	}
-	return UnderHome(home, dir)
-}
-
-// UnderHome opens the workspace under home that was made for the castra.toml
-// in dir, whatever name the project had then.
-func UnderHome(home, dir string) (*Workspace, error) {
-	found, err := filepath.Glob(filepath.Join(DefaultRoot(home, "*-"+hash(dir)), markerName))
-	if err != nil {
-		return nil, err
-	}
-	if len(found) != 1 {
-		return nil, fmt.Errorf("workspace of %s under %s: %d found: %w", dir, home, len(found), fs.ErrNotExist)
-	}
-	return Open(filepath.Dir(found[0]))
-}
+// validID is what ID can give, and what a marker may say.
+var validID = regexp.MustCompile(`^[a-z0-9]+(-[a-z0-9]+)*$`)
 
 // slug keeps letters, digits and single dashes of name, in lower case.
 func slug(name string) string {
@@ -74,4 +53,6 @@ func slug(name string) string {
 }
 
 // DefaultRoot is where the workspace called id lives under CASTRA_HOME.
-func DefaultRoot(home, id string) string { return filepath.Join(home, "projects", id) }
+func DefaultRoot(home, id string) string { return filepath.Join(projects(home), id) }
+
+func projects(home string) string { return filepath.Join(home, "projects") }

@@ -22,6 +22,9 @@ const (
 	metadataName   = "metadata"
 	bootstrapName  = "bootstrap"
 	handshakesName = "handshakes" // of an earlier program; never made, removed by clean
+	recordName     = "workspace.json"
+	sessionName    = "session.json"
+	asideInfix     = ".corrupt-" // and a number, behind the name of a damaged record
 	pidSuffix      = ".pid"
 	monitorSuffix  = ".qmp"
 )
@@ -89,13 +92,13 @@ func (l Layout) Seed(vm string) string { return l.join(overlaysName, vm+"-seed.i
 func (l Layout) Identity() string { return l.join(metadataName, "id_ed25519") }
 
 // Record is metadata/workspace.json.
-func (l Layout) Record() string { return l.join(metadataName, "workspace.json") }
+func (l Layout) Record() string { return l.join(metadataName, recordName) }
 
 // Snapshot is metadata/config_snapshot.toml.
 func (l Layout) Snapshot() string { return l.join(metadataName, "config_snapshot.toml") }
 
 // Session is metadata/session.json.
-func (l Layout) Session() string { return l.join(metadataName, "session.json") }
+func (l Layout) Session() string { return l.join(metadataName, sessionName) }
 
 // Lock is the file that writers lock. It is never removed.
 func (l Layout) Lock() string { return l.join(lockName) }

@@ -26,80 +26,92 @@ var kinds = map[string]string{
 	imagesName: "image", overlaysName: "overlay", logsName: "log", bootstrapName: "bootstrap", handshakesName: "legacy",
 }
 
+// RemoveOptions say what Removable leaves out. The zero value leaves out
+// nothing.
+type RemoveOptions struct {
+	KeepLogs bool
+	// KeepOverlays keeps the session too: it tells whose the overlays are.
+	KeepOverlays bool
+}
+
+func (o RemoveOptions) keeps(kind string) bool {
+	return o.KeepLogs && kind == "log" || o.KeepOverlays && (kind == "overlay" || kind == "record")
+}
+
 // Removable lists what Clean would remove, sorted by path. Pidfiles are not
-// among it: only who can lock one may remove it.
-func (w *Workspace) Removable() ([]Item, error) {
+// among it: only who can lock one may remove it. Neither is anything that has
+// another file system mounted on it or below.
+func (w *Workspace) Removable(o RemoveOptions) ([]Item, error) {
 	root, err := os.OpenRoot(w.Root)
 	if err != nil {
 		return nil, fmt.Errorf("workspace %s: %w", w.Root, err)
 	}
 	defer root.Close()
-	var items []Item
-	for dir, kind := range kinds {
-		st, err := root.Lstat(dir)
-		if err != nil || !st.IsDir() {
-			continue
-		}
-		found, err := itemsIn(root, dir, kind)
-		if err != nil {
-			return nil, err
-		}
-		items = append(items, found...)
-	}
-	names, err := fs.ReadDir(root.FS(), ".")
+	names, err := removableNames(root)
 	if err != nil {
 		return nil, fmt.Errorf("workspace %s: %w", w.Root, err)
 	}
-	for _, e := range names {
-		if strings.HasSuffix(e.Name(), monitorSuffix) && e.Type() == fs.ModeSocket {
-			items = append(items, Item{Path: e.Name(), Kind: "socket"})
+	mounts := host.MountPoints()
+	var items []Item
+	for name, kind := range names {
+		if !o.keeps(kind) && !mounted(w.join(name), mounts) {
+			items = append(items, Item{name, kind, host.TreeUsage(root.FS(), name)})
 		}
 	}
-	items = append(items, sessionItems(root)...)
 	slices.SortFunc(items, func(a, b Item) int { return strings.Compare(a.Path, b.Path) })
 	return items, nil
 }
 
-func itemsIn(root *os.Root, dir, kind string) ([]Item, error) {
-	entries, err := fs.ReadDir(root.FS(), dir)
-	if err != nil {
-		return nil, fmt.Errorf("workspace %s: %w", root.Name(), err)
-	}
-	var items []Item
-	for _, e := range entries {
-		name := path.Join(dir, e.Name())
-		items = append(items, Item{name, kind, usage(root, name)})
-	}
-	return items, nil
-}
-
-func sessionItems(root *os.Root) []Item {
-	var items []Item
-	entries, err := fs.ReadDir(root.FS(), metadataName)
-	if err != nil {
-		return nil
-	}
-	for _, e := range entries {
-		if e.Name() == "session.json" || strings.HasPrefix(e.Name(), "session.json.corrupt-") {
-			name := path.Join(metadataName, e.Name())
-			items = append(items, Item{name, "record", usage(root, name)})
+// removableNames gives the kind of each name below root that is Castra's to
+// remove.
+func removableNames(root *os.Root) (map[string]string, error) {
+	names := map[string]string{}
+	for dir, kind := range kinds {
+		entries, err := readDir(root, dir)
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range entries {
+			names[path.Join(dir, e.Name())] = kind
 		}
 	}
-	return items
+	records, err := readDir(root, metadataName)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range records {
+		if e.Name() == sessionName || strings.HasPrefix(e.Name(), sessionName+asideInfix) || strings.HasPrefix(e.Name(), recordName+asideInfix) {
+			names[path.Join(metadataName, e.Name())] = "record"
+		}
+	}
+	top, err := readDir(root, ".")
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range top {
+		if strings.HasSuffix(e.Name(), monitorSuffix) && e.Type() == fs.ModeSocket {
+			names[e.Name()] = "socket"
+		}
+	}
+	return names, nil
 }
 
-// usage adds up what a tree takes on disk. What cannot be read counts nothing.
-func usage(root *os.Root, name string) int64 {
-	var sum int64
-	_ = fs.WalkDir(root.FS(), name, func(_ string, d fs.DirEntry, err error) error {
-		if err == nil {
-			if info, err := d.Info(); err == nil {
-				sum += host.DiskUsage(info)
-			}
-		}
-		return nil
+// readDir lists a directory; what is none, or a symlink to one, is empty.
+func readDir(root *os.Root, dir string) ([]fs.DirEntry, error) {
+	if st, err := root.Lstat(dir); err != nil || !st.IsDir() {
+		return nil, nil //nolint:nilerr // it is not there to list
+	}
+	return fs.ReadDir(root.FS(), dir)
+}
+
+// mounted tells that one of the mount points is path or lies below it.
+func mounted(path string, mounts []string) bool {
+	if real, err := filepath.EvalSymlinks(filepath.Dir(path)); err == nil {
+		path = filepath.Join(real, filepath.Base(path))
+	}
+	return slices.ContainsFunc(mounts, func(m string) bool {
+		return m == path || strings.HasPrefix(m, path+string(filepath.Separator))
 	})
-	return sum
 }
 
 // Clean removes items; removed is called for each that is gone. A symlink is
@@ -110,10 +122,15 @@ func (w *Workspace) Clean(items []Item, removed func(Item)) error {
 		return fmt.Errorf("workspace %s: %w", w.Root, err)
 	}
 	defer root.Close()
+	mounts := host.MountPoints()
 	var faults []error
 	for _, item := range items {
+		if mounted(w.join(item.Path), mounts) {
+			faults = append(faults, fmt.Errorf("remove %s: a file system is mounted there, so it is left", w.join(item.Path)))
+			continue
+		}
 		if err := root.RemoveAll(item.Path); err != nil {
-			faults = append(faults, fmt.Errorf("remove %s: %w", filepath.Join(w.Root, item.Path), err))
+			faults = append(faults, fmt.Errorf("remove %s: %w", w.join(item.Path), err))
 			continue
 		}
 		removed(item)

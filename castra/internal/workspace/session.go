@@ -5,17 +5,12 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"castra.example/castra/castra/internal/host"
 )
-
-// schemaVersion of session.json and workspace.json.
-const schemaVersion = 1
 
 // Session is metadata/session.json: what this workspace runs, and what is
 // needed to find, reach and end it without castra.toml. It is written before
@@ -51,6 +46,7 @@ type VM struct {
 	SSH         SSH               `json:"ssh"`
 	Forwards    []Forward         `json:"forwards"`
 	Bootstrap   Bootstrap         `json:"bootstrap,omitzero"`
+	Health      string            `json:"health,omitempty"`
 }
 
 // Overlay is a disk that Castra made for one run of a VM. ID is that of the
@@ -94,17 +90,14 @@ func (s *Session) Names() []string { return slices.Sorted(maps.Keys(s.VMs)) }
 // LoadSession reads the session; an absent one is empty. A file that cannot be
 // read as one is an error: the pidfiles still tell what runs.
 func (w *Workspace) LoadSession() (*Session, error) {
-	s := &Session{Schema: schemaVersion, VMs: map[string]VM{}}
-	err := readJSON(w.Session(), s)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	s := &Session{VMs: map[string]VM{}}
+	err := loadRecord(w.Session(), s, &s.Schema)
+	if errors.Is(err, fs.ErrNotExist) {
+		s.Schema = schemaVersion
 		return s, nil
-	case errors.As(err, new(*fs.PathError)):
-		return nil, err // it could not be read; nothing is said of what it holds
-	case err != nil:
-		return nil, &RecordError{Path: w.Session(), Err: err}
-	case s.Schema > schemaVersion:
-		return nil, &RecordError{w.Session(), fmt.Errorf("schema version %d is newer than this Castra's %d", s.Schema, schemaVersion), true}
+	}
+	if err != nil {
+		return nil, err
 	}
 	for name := range s.VMs {
 		switch {
@@ -136,51 +129,9 @@ func (s *Session) rebase(root string) {
 	s.Root = root
 }
 
-// PidfileVMs names the VMs that have a pidfile, whether they run or not.
-func (w *Workspace) PidfileVMs() ([]string, error) {
-	entries, err := os.ReadDir(w.Root)
-	if err != nil {
-		return nil, err
-	}
-	var vms []string
-	for _, e := range entries {
-		if vm, ok := strings.CutSuffix(e.Name(), pidSuffix); ok && vm != "" {
-			vms = append(vms, vm)
-		}
-	}
-	return vms, nil
-}
-
-// RecordError says: a record of the workspace cannot be used.
-type RecordError struct {
-	Path string
-	Err  error
-	// Newer: a later Castra wrote it, so this one must not write over it.
-	Newer bool
-}
-
-func (e *RecordError) Error() string { return fmt.Sprintf("record %s: %v", e.Path, e.Err) }
-func (e *RecordError) Unwrap() error { return e.Err }
-
-// Hint says what to do next.
-func (e *RecordError) Hint() string {
-	if e.Newer {
-		return "use the Castra that wrote it, or a later one"
-	}
-	return "mage down ends what still runs and writes a new record"
-}
-
 // SetAside renames an unusable session so that it can be looked at, and so
 // that the next write starts afresh.
-func (w *Workspace) SetAside() (string, error) {
-	for n := 1; n < 100; n++ {
-		aside := fmt.Sprintf("%s.corrupt-%d", w.Session(), n)
-		if _, err := os.Lstat(aside); errors.Is(err, fs.ErrNotExist) {
-			return aside, os.Rename(w.Session(), aside)
-		}
-	}
-	return "", fmt.Errorf("%s: a hundred of its kind stand beside it already", w.Session())
-}
+func (w *Workspace) SetAside() (string, error) { return setAside(w.Session()) }
 
 // SaveSession writes the session; the caller holds the lock.
 func (w *Workspace) SaveSession(s *Session) error {
@@ -189,29 +140,4 @@ func (w *Workspace) SaveSession(s *Session) error {
 	}
 	s.Schema, s.Root = schemaVersion, w.Root
 	return WriteJSON(w.Session(), s)
-}
-
-// Record is metadata/workspace.json: whose workspace this is.
-type Record struct {
-	Schema       int       `json:"schema_version"`
-	ID           string    `json:"workspace"`
-	Project      string    `json:"project"`
-	Config       string    `json:"config"`
-	ConfigDigest string    `json:"config_digest"`
-	Bootstrap    []string  `json:"bootstrap_policy"` // vm=mode
-	Invocation   []string  `json:"invocation"`
-	VMs          []string  `json:"vms"`
-	Updated      time.Time `json:"updated"`
-}
-
-// SaveRecord writes workspace.json and the snapshot of castra.toml.
-func (w *Workspace) SaveRecord(r Record, snapshot []byte) error {
-	if err := w.MakeDir(w.Metadata()); err != nil {
-		return err
-	}
-	r.Schema, r.ID, r.Updated = schemaVersion, w.ID, time.Now().UTC()
-	if err := WriteJSON(w.Record(), r); err != nil {
-		return err
-	}
-	return WriteFile(w.Snapshot(), snapshot)
 }

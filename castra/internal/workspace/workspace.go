@@ -55,6 +55,9 @@ func Open(root string) (*Workspace, error) {
 // a directory that holds other files, belongs to someone else, or can be
 // written by others.
 func Create(root, id string) (*Workspace, error) {
+	if !filepath.IsAbs(root) {
+		return nil, &PreflightError{root, errors.New("not an absolute path"), "set [project] state_dir, or CASTRA_HOME to an absolute path"}
+	}
 	if err := os.MkdirAll(root, 0o700); err != nil {
 		return nil, &PreflightError{root, err, "choose a directory you may write to: [project] state_dir, or CASTRA_HOME"}
 	}
@@ -117,7 +120,7 @@ func readMarker(root string) (marker, error) {
 		}
 		return m, &PreflightError{root, err, "check the permissions of the state root"}
 	}
-	if err := json.Unmarshal(b, &m); err != nil || m.Magic != magic {
+	if err := json.Unmarshal(b, &m); err != nil || m.Magic != magic || !validID.MatchString(m.ID) {
 		return m, &PreflightError{root, fmt.Errorf("%s is not a marker of Castra", markerName),
 			"choose another state_dir, or remove that file if it is yours"}
 	}

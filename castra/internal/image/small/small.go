@@ -19,6 +19,12 @@ import (
 // recipe changes whenever the Go code of this package builds something else from the same embedded files.
 const recipe = "1"
 
+// guestsDir is the directory below home that this package works in, lockName the file in it that a build locks.
+const (
+	guestsDir = "guests"
+	lockName  = "small.lock"
+)
+
 // Files of a finished guest.
 const (
 	diskName     = "disk.qcow2"
@@ -45,7 +51,7 @@ type Guest struct {
 
 // Lookup returns where Build puts the guest under home, and whether it is there and complete.
 func Lookup(home string) (Guest, bool) {
-	g := guestIn(filepath.Join(home, "guests", dirName()))
+	g := guestIn(filepath.Join(home, guestsDir, dirName()))
 	m, err := ReadManifest(g.Manifest)
 	if err != nil || len(m.Outputs) == 0 {
 		return g, false
@@ -84,11 +90,11 @@ func build(ctx context.Context, home string, progress func(string)) (Guest, erro
 	if !filepath.IsAbs(home) {
 		return Guest{}, fmt.Errorf("home %q: not an absolute path", home)
 	}
-	guests := filepath.Join(home, "guests")
+	guests := filepath.Join(home, guestsDir)
 	if err := os.MkdirAll(filepath.Join(guests, packagesDir), 0o755); err != nil {
 		return Guest{}, err
 	}
-	unlock, err := lock(ctx, filepath.Join(guests, "small.lock"), progress)
+	unlock, err := lock(ctx, filepath.Join(guests, lockName), progress)
 	if err != nil {
 		return Guest{}, err
 	}

@@ -1,0 +1,162 @@
+package workspace
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"castra.example/castra/castra/internal/host"
+)
+
+// indexed is the file under <home>/index that tells of one workspace that lies
+// elsewhere. Its name is a hash of Root.
+type indexed struct {
+	Schema int    `json:"schema_version"`
+	Root   string `json:"root"`
+	ID     string `json:"id"`
+	file   string
+}
+
+func indexDir(home string) string { return filepath.Join(home, "index") }
+
+func indexFile(home, root string) string {
+	return filepath.Join(indexDir(home), hash(root)+".json")
+}
+
+// Register enters a workspace that does not lie under home into the index, by
+// which commands without its castra.toml find it. Where it is entered already
+// nothing is written.
+func Register(home string, w *Workspace) error {
+	if home == "" || filepath.Dir(w.Root) == projects(home) {
+		return nil
+	}
+	file := indexFile(home, w.Root)
+	if e, err := readIndexed(file); newer(file) || err == nil && e.Root == w.Root && e.ID == w.ID {
+		return nil
+	}
+	if err := os.MkdirAll(indexDir(home), 0o700); err != nil {
+		return fmt.Errorf("index of workspaces: %w", err)
+	}
+	if err := WriteJSON(file, indexed{Schema: schemaVersion, Root: w.Root, ID: w.ID}); err != nil {
+		return fmt.Errorf("index of workspaces: %w", err)
+	}
+	return nil
+}
+
+// Heal brings the index up to date: a workspace that was moved while it runs
+// VMs is entered where it is now, and what tells of one that is gone, or is
+// damaged, goes. What a later Castra wrote stays.
+func Heal(home string) error {
+	if home == "" {
+		return nil
+	}
+	files, err := indexFiles(home)
+	if err != nil || len(files) == 0 {
+		return err
+	}
+	l := listing{seen: map[host.FileID]bool{}}
+	var stale []string
+	var lost []indexed
+	for _, file := range files {
+		switch e, err := readIndexed(file); {
+		case newer(file), errors.Is(err, fs.ErrPermission):
+		case err != nil:
+			stale = append(stale, file)
+		case e.present():
+			l.add(e.Root, e.ID, true)
+		default:
+			lost = append(lost, e)
+		}
+	}
+	var faults []error
+	for _, e := range lost {
+		if root := e.movedTo(l.whereQEMURuns()); root != "" {
+			faults = append(faults, Register(home, &Workspace{Layout{root}, e.ID}))
+			l.add(root, e.ID, true)
+		}
+		stale = append(stale, e.file)
+	}
+	return errors.Join(append(faults, removeIndexed(home, stale))...)
+}
+
+func removeIndexed(home string, files []string) error {
+	if len(files) == 0 {
+		return nil
+	}
+	root, err := os.OpenRoot(indexDir(home))
+	if err != nil {
+		return fmt.Errorf("index of workspaces: %w", err)
+	}
+	defer root.Close()
+	var faults []error
+	for _, file := range files {
+		if err := root.Remove(filepath.Base(file)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			faults = append(faults, fmt.Errorf("index of workspaces: %w", err))
+		}
+	}
+	return errors.Join(faults...)
+}
+
+// present tells that the workspace is where the entry says, as far as can be
+// seen: one that cannot be looked at counts.
+func (e indexed) present() bool {
+	w, err := Open(e.Root)
+	if err != nil {
+		return !gone(err)
+	}
+	return w.ID == e.ID
+}
+
+// movedTo finds the workspace among those that run; "" where it is not.
+func (e indexed) movedTo(running []*Workspace) string {
+	for _, w := range running {
+		if w.ID == e.ID {
+			return w.Root
+		}
+	}
+	return ""
+}
+
+// indexFiles lists the files of the index, sorted.
+func indexFiles(home string) ([]string, error) {
+	entries, err := os.ReadDir(indexDir(home))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("index of workspaces: %w", err)
+	}
+	var files []string
+	for _, e := range entries {
+		if strings.HasSuffix(e.Name(), ".json") && !litter(e.Name()) {
+			files = append(files, filepath.Join(indexDir(home), e.Name()))
+		}
+	}
+	return files, nil
+}
+
+// readIndex reads the index. A damaged file in it tells of nothing.
+func readIndex(home string) ([]indexed, error) {
+	files, err := indexFiles(home)
+	var all []indexed
+	for _, file := range files {
+		if e, err := readIndexed(file); err == nil {
+			all = append(all, e)
+		}
+	}
+	return all, err
+}
+
+func readIndexed(file string) (indexed, error) {
+	e := indexed{file: file}
+	if err := loadRecord(file, &e, &e.Schema); err != nil {
+		return e, err
+	}
+	if !filepath.IsAbs(e.Root) || filepath.Base(file) != hash(e.Root)+".json" || !validID.MatchString(e.ID) {
+		return e, &RecordError{Path: file, Err: errors.New("it does not tell of a workspace")}
+	}
+	return e, nil
+}

@@ -1,0 +1,296 @@
+package castra
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"castra.example/castra/castra/event"
+	"castra.example/castra/castra/internal/host"
+	"castra.example/castra/castra/internal/image"
+	"castra.example/castra/castra/internal/qemu"
+	"castra.example/castra/castra/internal/report"
+	"castra.example/castra/castra/internal/workspace"
+)
+
+// PruneOptions say what Prune removes. The zero value is what Clean removes.
+type PruneOptions struct {
+	// DryRun removes nothing: the report tells what would go.
+	DryRun bool
+	// KeepLogs leaves the logs.
+	KeepLogs bool
+	// KeepOverlays leaves overlays, and the record that tells whose they are.
+	KeepOverlays bool
+	// Images removes those of the images that all projects share that no VM
+	// runs from. They are made again when needed.
+	Images bool
+}
+
+// PruneReport tells what was removed or, of a dry run, what would be.
+type PruneReport struct {
+	DryRun bool         `json:"dry_run"`
+	Items  []PrunedItem `json:"items"`
+	Bytes  int64        `json:"bytes"`
+	// Running VMs keep a run that is not a dry one from removing anything.
+	Running []string `json:"running"`
+}
+
+// PrunedItem is one file, or a directory with all below it.
+type PrunedItem struct {
+	Workspace string `json:"workspace,omitempty"`
+	Path      string `json:"path"`
+	Kind      string `json:"kind"` // image, overlay, log, bootstrap, record, socket, pidfile, legacy
+	Bytes     int64  `json:"bytes"`
+}
+
+// Prune removes cache from all the workspaces, and tells what. While VMs run in
+// any of them it is a *RunningError that names them all, and nothing is removed;
+// with Options.Force they are taken down first. A fault in one workspace does
+// not spare the others; all are joined.
+func (w *Workspaces) Prune(ctx context.Context, o PruneOptions) (*PruneReport, error) {
+	out := &PruneReport{DryRun: o.DryRun, Items: []PrunedItem{}, Running: []string{}}
+	var faults []error
+	force := true
+	for _, p := range w.Projects {
+		names, err := p.runningVMs(ctx)
+		faults = append(faults, err)
+		for _, name := range names {
+			out.Running = append(out.Running, p.id+"/"+name)
+		}
+		force = force && p.options.Force
+	}
+	if len(out.Running) > 0 && !force && !o.DryRun {
+		return out, &RunningError{out.Running}
+	}
+	for _, p := range w.Projects {
+		items, err := p.prune(ctx, "prune", o)
+		out.add(items...)
+		faults = append(faults, err)
+	}
+	if o.Images {
+		items, err := pruneImages(w.home, o.DryRun)
+		out.add(items...)
+		faults = append(faults, err)
+	}
+	return out, errors.Join(faults...)
+}
+
+func (r *PruneReport) add(items ...PrunedItem) {
+	for _, item := range items {
+		r.Items = append(r.Items, item)
+		r.Bytes += item.Bytes
+	}
+}
+
+// prune removes cache of one workspace on behalf of a verb.
+func (p *Project) prune(ctx context.Context, verb string, o PruneOptions) ([]PrunedItem, error) {
+	ws, err := p.workspace()
+	if err != nil {
+		return nil, err
+	}
+	if ws == nil {
+		p.say(event.Summary{Command: verb, Text: "nothing to remove"})
+		return nil, nil
+	}
+	if o.DryRun {
+		session, err := ws.LoadSession()
+		if err != nil && !as[*workspace.RecordError](err) {
+			return nil, err
+		}
+		return prunable(ws, session, o)
+	}
+	c, err := p.begin(ctx, ws, verb)
+	if err != nil {
+		return nil, err
+	}
+	defer c.end()
+	items, err := c.prune(ctx, o)
+	var freed int64
+	for _, item := range items {
+		freed += item.Bytes
+	}
+	summary := "nothing to remove"
+	if len(items) > 0 {
+		summary = report.Bytes(freed) + " given back"
+	}
+	return items, c.finish(summary, err)
+}
+
+// prune finds what is to go before anything does, so that it is what a dry run
+// tells, and gives what went.
+func (c *command) prune(ctx context.Context, o PruneOptions) ([]PrunedItem, error) {
+	if c.session.foreign != nil {
+		return nil, c.session.foreign
+	}
+	running, err := c.runningVMs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if len(running) > 0 && !c.options.Force {
+		return nil, &RunningError{running}
+	}
+	planned, err := prunable(c.ws, c.session.data, o)
+	if err != nil {
+		return nil, err
+	}
+	if len(running) > 0 || !o.KeepOverlays {
+		if _, err := c.down(ctx); err != nil {
+			return nil, err
+		}
+	}
+	err = c.remove(o)
+	var gone []PrunedItem
+	for _, item := range planned {
+		if _, statErr := os.Lstat(item.Path); errors.Is(statErr, os.ErrNotExist) {
+			gone = append(gone, item)
+			c.events.Emit(event.Cleanup{Path: item.Path, What: item.Kind, Bytes: item.Bytes})
+		}
+	}
+	return gone, err
+}
+
+// remove removes what is in the workspace and belongs to nothing that runs.
+func (c *command) remove(o PruneOptions) error {
+	items, err := removable(c.ws, o)
+	if err != nil {
+		return err
+	}
+	err = c.ws.Clean(items, func(workspace.Item) {})
+	vms, pidErr := c.ws.PidfileVMs()
+	err = errors.Join(err, pidErr)
+	for _, vm := range vms {
+		if _, pidErr := qemu.RemovePidfile(c.ws.Pidfile(vm)); pidErr != nil {
+			err = errors.Join(err, pidErr)
+		}
+	}
+	return err
+}
+
+func removable(ws *workspace.Workspace, o PruneOptions) ([]workspace.Item, error) {
+	return ws.Removable(workspace.RemoveOptions{KeepLogs: o.KeepLogs, KeepOverlays: o.KeepOverlays})
+}
+
+// prunable lists what prune removes from a workspace where nothing runs. The
+// session may be nil.
+func prunable(ws *workspace.Workspace, session *workspace.Session, o PruneOptions) ([]PrunedItem, error) {
+	items, err := removable(ws, o)
+	if err != nil {
+		return nil, err
+	}
+	var all []PrunedItem
+	for _, item := range items {
+		all = append(all, PrunedItem{ws.ID, filepath.Join(ws.Root, item.Path), item.Kind, item.Bytes})
+	}
+	vms, err := ws.PidfileVMs()
+	for _, vm := range vms {
+		if path := ws.Pidfile(vm); pid(ws, vm) == 0 {
+			all = append(all, PrunedItem{ws.ID, path, "pidfile", diskUsage(path)})
+		}
+	}
+	if session == nil || o.KeepOverlays {
+		return all, err
+	}
+	for _, vm := range session.Names() {
+		overlay := session.VMs[vm].Overlay
+		if st, statErr := os.Lstat(overlay.Path); statErr == nil && !ws.Contains(overlay.Path) && host.IDOfInfo(st) == overlay.ID {
+			all = append(all, PrunedItem{ws.ID, overlay.Path, "overlay", host.DiskUsage(st)})
+		}
+	}
+	return all, err
+}
+
+func diskUsage(path string) int64 {
+	st, err := os.Lstat(path)
+	if err != nil {
+		return 0
+	}
+	return host.DiskUsage(st)
+}
+
+// runningVMs names the VMs that run.
+func (p *Project) runningVMs(ctx context.Context) ([]string, error) {
+	records, _, err := p.records() // without a session, the pidfiles tell
+	var running []string
+	for _, vm := range p.known(records) {
+		if p.alive(ctx, vm, records[vm]) {
+			running = append(running, vm)
+		}
+	}
+	return running, err
+}
+
+// pruneImages removes the images under CASTRA_HOME that no VM runs from.
+func pruneImages(home string, dry bool) ([]PrunedItem, error) {
+	stored, err := image.All(home)
+	if err != nil {
+		return nil, err
+	}
+	used, err := imagesInUse(home)
+	if err != nil {
+		return nil, err
+	}
+	var gone []PrunedItem
+	var faults []error
+	for _, s := range stored {
+		if used(s.Path) {
+			continue
+		}
+		item := PrunedItem{Path: s.Path, Kind: "image", Bytes: s.Bytes}
+		if !dry {
+			if item.Bytes, err = image.Remove(home, s); err != nil {
+				faults = append(faults, err)
+				continue
+			}
+		}
+		gone = append(gone, item)
+	}
+	return gone, errors.Join(faults...)
+}
+
+// imagesInUse tells whether a VM that is on record in any workspace has an image
+// of a directory below it: it runs, or is about to.
+func imagesInUse(home string) (func(dir string) bool, error) {
+	entries, err := workspace.All(home)
+	var bases []string
+	for _, e := range entries {
+		ws, err := workspace.Open(e.Root)
+		if err != nil {
+			continue
+		}
+		session, err := ws.LoadSession()
+		if err != nil {
+			continue
+		}
+		for _, r := range session.VMs {
+			bases = append(bases, r.Overlay.BaseImage)
+		}
+	}
+	return func(dir string) bool {
+		for _, base := range bases {
+			if strings.HasPrefix(base, dir+string(filepath.Separator)) {
+				return true
+			}
+		}
+		return false
+	}, err
+}
+
+// write prints the report for people.
+func (r *PruneReport) write(w io.Writer) error {
+	verb := "removed"
+	if r.DryRun {
+		verb = "would remove"
+	}
+	for _, item := range r.Items {
+		fmt.Fprintf(w, "%s %-9s %9s  %s\n", verb, item.Kind, report.Bytes(item.Bytes), report.Sanitize(shortHome(item.Path)))
+	}
+	for _, vm := range r.Running {
+		fmt.Fprintf(w, "running: %s\n", vm)
+	}
+	_, err := fmt.Fprintf(w, "%s %s, %s\n", verb, count(len(r.Items), "item"), report.Bytes(r.Bytes))
+	return err
+}
