@@ -12,6 +12,7 @@ import (
 
 	"castra.example/castra/castra"
 	"castra.example/castra/mage/demo"
+	"castra.example/castra/mage/rehome"
 	"castra.example/castra/mage/setup"
 
 	//mage:import
@@ -42,11 +43,11 @@ func Demo(ctx context.Context) error {
 	if err := demo.Show(ctx, p); err != nil {
 		return err
 	}
-	if err := castra.Status(ctx, nil); err != nil {
+	if err := castra.Status(ctx, nil, nil, nil); err != nil {
 		return err
 	}
 	fmt.Println()
-	if err := castra.Ports(ctx, nil, nil); err != nil {
+	if err := castra.Ports(ctx, nil, nil, nil, nil); err != nil {
 		return err
 	}
 	fmt.Fprintln(os.Stderr, "The VMs stay up. End them with: go run ./mage demoDown")
@@ -79,6 +80,11 @@ func Lint(ctx context.Context) error {
 	}
 	return sh.RunV("go", "run", linter, "run", "./...")
 }
+
+// Rehome gives the module another path, everywhere.
+// It rewrites go.mod, sources, template, README and settings:
+// go run ./mage rehome example.org/you/castra.
+func Rehome(ctx context.Context, path string) error { return rehome.Module(ctx, ".", path) }
 
 // Cover runs the tests that need no guest and prints the coverage.
 func Cover(ctx context.Context) error {
