@@ -78,7 +78,7 @@ func (p *Project) declared(vm string) []Port {
 		}
 		for _, f := range c.Forwards {
 			port := Port{VM: vm, Forward: Forward{f.HostIP, f.HostPort, f.GuestPort, f.Protocol}}
-			if f.Line > 0 {
+			if f.Line > 0 && p.fault == nil { // the lines of a snapshot are nobody's
 				port.Declared = fmt.Sprintf("%s:%d", filepath.Base(p.config.File), f.Line)
 			}
 			ports = append(ports, port)

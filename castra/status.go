@@ -292,8 +292,8 @@ func (r *StatusReport) write(w io.Writer) error {
 		if i > 0 {
 			fmt.Fprintln(w)
 		}
-		fmt.Fprintf(w, "workspace %s\n", s.Workspace)
-		if err := s.write(w); err != nil {
+		fmt.Fprintf(w, "workspace %s (%s)\n", s.Workspace, shortHome(s.Root))
+		if err := s.table(w); err != nil {
 			return err
 		}
 	}
@@ -325,6 +325,10 @@ func shortHome(path string) string {
 // write prints the status for people.
 func (s *ProjectStatus) write(w io.Writer) error {
 	fmt.Fprintln(w, s)
+	return s.table(w)
+}
+
+func (s *ProjectStatus) table(w io.Writer) error {
 	if s.Problem != "" {
 		fmt.Fprintln(w, report.Sanitize(s.Problem))
 	}

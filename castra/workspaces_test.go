@@ -70,7 +70,7 @@ func TestAllWorkspaces(t *testing.T) {
 	var text strings.Builder
 	require.NoError(t, report.write(&text))
 	for _, p := range []*world{w, shop} {
-		require.Contains(t, text.String(), "workspace "+p.open().id+"\n")
+		require.Contains(t, text.String(), "workspace "+p.open().id+" (")
 	}
 	raw, err := json.Marshal(report)
 	require.NoError(t, err)

@@ -38,7 +38,7 @@ func Follow(ctx context.Context, files func() []File, tail int, line func(prefix
 		}
 		if polls == 0 {
 			for _, log := range f.logs {
-				log.begin(tail)
+				log.open(f.buf, tail)
 			}
 		}
 		if f.poll() && ctx.Err() == nil {

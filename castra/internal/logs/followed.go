@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 )
 
@@ -15,18 +16,6 @@ type followed struct {
 	split   splitter
 	quiet   int    // polls since something came
 	trouble string // what was told last
-}
-
-// begin opens the file at its last lines.
-func (l *followed) begin(tail int) {
-	file, info, err := open(l.Path)
-	l.tell(err)
-	if file == nil {
-		return
-	}
-	l.file = file
-	l.offset, l.split.begun, err = lastLines(file, info.Size(), tail)
-	l.tell(readError(err))
 }
 
 // poll shows what was written since, and says whether there may be more.
@@ -46,22 +35,28 @@ func (l *followed) poll(buf []byte) (more bool) {
 			return false
 		}
 	}
-	return l.reopen(buf)
+	return l.open(buf, math.MaxInt)
 }
 
-// reopen goes on with the file that stands under the path now.
-func (l *followed) reopen(buf []byte) bool {
+// open goes on with the last lines of the file that stands under the path now.
+func (l *followed) open(buf []byte, tail int) bool {
 	file, info, err := open(l.Path)
 	l.tell(err)
 	if file == nil {
+		return false
+	}
+	start, partial, err := lastLines(file, info.Size(), tail)
+	if err != nil {
+		l.tell(readError(err))
+		file.Close()
 		return false
 	}
 	if l.file != nil {
 		l.read(buf) // what came just before it was renamed
 		l.file.Close()
 	}
-	l.file, l.offset = file, max(info.Size()-reach, 0)
-	l.split.restart(l.offset > 0)
+	l.file, l.offset = file, start
+	l.split.restart(partial)
 	return true
 }
 
