@@ -50,9 +50,20 @@ type result struct {
 // mage runs a target of the magefile in the world's project.
 func (w *world) mage(magefile string, args ...string) result {
 	w.Helper()
-	cmd := exec.CommandContext(w.Context(), compiled(w.T, magefile), args...)
+	return w.run(compiled(w.T, magefile), args...)
+}
+
+// run runs a program in the world's project.
+func (w *world) run(program string, args ...string) result {
+	w.Helper()
+	return w.runIn(w.dir, program, args...)
+}
+
+func (w *world) runIn(dir, program string, args ...string) result {
+	w.Helper()
+	cmd := exec.CommandContext(w.Context(), program, args...)
 	var out, fault bytes.Buffer
-	cmd.Dir, cmd.Stdout, cmd.Stderr = w.dir, &out, &fault
+	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, &out, &fault
 	err := cmd.Run()
 	if exit := new(exec.ExitError); !errors.As(err, &exit) {
 		require.NoError(w, err)
@@ -89,6 +100,12 @@ func TestMagefiles(t *testing.T) {
 	t.Run("within", testWithinThroughMage)
 	t.Run("logs, bus, copy, prune, doctor", testOtherVerbs)
 	t.Run("without castra.toml", testWithoutConfig)
+	t.Run("rows of exit statuses", testStatusRows)
+	t.Run("go tool mage", testGoTool)
+	t.Run("Ctrl-C", testInterrupt)
+	t.Run("time limit", testTimeLimit)
+	t.Run("reader gone", testReaderGone)
+	t.Run("clash", testClash)
 }
 
 func testList(t *testing.T) {
