@@ -161,12 +161,19 @@ func gone(err error) bool {
 // UnderHome opens the workspace under home that was made for the castra.toml
 // in dir, whatever name the project had then.
 func UnderHome(home, dir string) (*Workspace, error) {
-	found, err := filepath.Glob(filepath.Join(DefaultRoot(home, "*-"+hash(dir)), markerName))
+	entries, err := os.ReadDir(projects(home))
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("workspace of %s: %w", dir, err)
+	}
+	var found []string
+	for _, e := range entries {
+		root := DefaultRoot(home, e.Name())
+		if _, err := os.Lstat(filepath.Join(root, markerName)); err == nil && strings.HasSuffix(e.Name(), "-"+hash(dir)) {
+			found = append(found, root)
+		}
 	}
 	if len(found) != 1 {
 		return nil, fmt.Errorf("workspace of %s under %s: %d found: %w", dir, home, len(found), fs.ErrNotExist)
 	}
-	return Open(filepath.Dir(found[0]))
+	return Open(found[0])
 }

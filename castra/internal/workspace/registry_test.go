@@ -166,3 +166,15 @@ func BenchmarkAll100(b *testing.B) {
 		}
 	}
 }
+
+// A home whose path holds what a pattern would be made of.
+func TestUnderHomeTakesItsPathAsItIs(t *testing.T) {
+	home := filepath.Join(t.TempDir(), "[a]*?")
+	w, err := Create(DefaultRoot(home, ID("shop", "/p")), ID("shop", "/p"))
+	require.NoError(t, err)
+	found, err := UnderHome(home, "/p")
+	require.NoError(t, err)
+	require.Equal(t, w.Root, found.Root)
+	_, err = UnderHome(home, "/q")
+	require.ErrorIs(t, err, os.ErrNotExist)
+}

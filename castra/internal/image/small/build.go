@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -95,10 +96,12 @@ func (b *builder) unpackAll(ctx context.Context, set packageSet) error {
 
 // makeBoot writes kernel and initrd into out, the kernel for BIOS boot beside it, and the modules that are loaded later into the tree.
 func (b *builder) makeBoot(ctx context.Context) error {
-	kernel, err := filepath.Glob(b.path(pkgsDir, "boot", "vmlinuz-*"))
+	// Not filepath.Glob, which would take a part of CASTRA_HOME for a pattern.
+	kernel, err := fs.Glob(os.DirFS(b.path(pkgsDir, "boot")), "vmlinuz-*")
 	if err != nil || len(kernel) != 1 {
 		return fmt.Errorf("the kernel package holds %d kernels, not one", len(kernel))
 	}
+	kernel[0] = b.path(pkgsDir, "boot", kernel[0])
 	bzImage, err := os.ReadFile(kernel[0])
 	if err != nil {
 		return err
