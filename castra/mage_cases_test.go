@@ -35,7 +35,9 @@ func testStatusRows(t *testing.T) {
 		{exitUnavailable, []string{"up"}, func(w *world) { w.Setenv("CASTRA_ACCEL", "hvf") }},
 		{exitFailed, []string{"up"}, func(w *world) { w.personality("exit-1") }},
 		{exitCantCreate, []string{"up"}, func(w *world) { require.NoError(w, os.WriteFile(w.home, nil, 0o600)) }},
-		{exitIO, []string{"up"}, func(w *world) { w.configure(patient, vm("web"), strings.Replace(vm("db", "count = 60"), "64 MiB", "900 GiB", 1)) }},
+		{exitIO, []string{"up"}, func(w *world) {
+			w.configure(patient, vm("web"), strings.Replace(vm("db", "count = 60"), "64 MiB", "900 GiB", 1))
+		}},
 		{exitBusy, []string{"clean"}, func(w *world) { w.up() }},
 		{exitPermission, []string{"up"}, func(w *world) {
 			if os.Getuid() == 0 {
