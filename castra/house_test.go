@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -130,4 +131,23 @@ func TestPictureHasNoGhosts(t *testing.T) {
 	for name := range mayImport {
 		require.Contains(t, rooms, name)
 	}
+}
+
+// The README shows one example of each kind of event, and every target.
+func TestReadmeIsTrue(t *testing.T) {
+	readme, err := os.ReadFile("../README.md")
+	require.NoError(t, err)
+	examples, err := os.ReadFile("event/testdata/examples.jsonl")
+	require.NoError(t, err)
+	require.Contains(t, string(readme), "```json\n"+string(examples)+"```\n")
+	list, err := os.ReadFile("testdata/magefiles/root/list.golden")
+	require.NoError(t, err)
+	targets := 0
+	for line := range strings.Lines(string(list)) {
+		if name, _, found := strings.Cut(strings.TrimPrefix(line, "  "), " "); found && strings.HasPrefix(line, "  ") {
+			targets++
+			require.Regexp(t, "(?m)^\\| `"+name+"( [A-Z]|`)", string(readme), "the table of targets")
+		}
+	}
+	require.Equal(t, 15, targets)
 }
