@@ -32,8 +32,8 @@ type Port struct {
 	// Warning tells of another process that programs may reach in the
 	// guest's place, or of other computers that reach the guest.
 	Warning string `json:"warning,omitempty"`
-	// Declared is where castra.toml declares it; empty for the forward to SSH
-	// that Castra adds.
+	// Declared is where castra.toml declares it, "on record" where that is not
+	// at hand; empty for the forward to SSH that Castra adds.
 	Declared string `json:"declared,omitempty"`
 }
 
@@ -78,7 +78,10 @@ func (p *Project) declared(vm string) []Port {
 		}
 		for _, f := range c.Forwards {
 			port := Port{VM: vm, Forward: Forward{f.HostIP, f.HostPort, f.GuestPort, f.Protocol}}
-			if f.Line > 0 && p.fault == nil { // the lines of a snapshot are nobody's
+			switch {
+			case p.fault != nil: // the lines of a snapshot are nobody's
+				port.Declared = "on record"
+			case f.Line > 0:
 				port.Declared = fmt.Sprintf("%s:%d", filepath.Base(p.config.File), f.Line)
 			}
 			ports = append(ports, port)

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -87,7 +88,11 @@ func TestAllWorkspaces(t *testing.T) {
 	text.Reset()
 	require.NoError(t, ports.write(&text, PortsView{Active: true, Verbose: true}))
 	require.Contains(t, text.String(), "80/tcp")
-	require.Contains(t, text.String(), "castra.toml:")
+	require.Contains(t, text.String(), "on record")
+	own, err := w.open().Ports(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, "castra.toml:"+strconv.Itoa(lineOf(w, "[[vms.port_forwards]]")), own.Ports[0].Declared)
+	require.Empty(t, own.Ports[1].Declared, "the one to SSH is Castra's")
 
 	_, err = all.Single()
 	require.Equal(t, exitUsage, exitStatus(err), "which of the two is meant?")
