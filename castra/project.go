@@ -135,16 +135,15 @@ func OpenRecorded(o Options) (p *Project, fault, err error) {
 	if dir, err = filepath.EvalSymlinks(dir); err != nil {
 		return nil, nil, fault
 	}
-	for { // castra.toml may have stood in a directory above
-		if ws, err := workspace.ByConfigDir(home, dir); err == nil {
-			return recorded(o, home, ws, fault), fault, nil
-		}
-		above := filepath.Dir(dir)
-		if above == dir || o.Config != "" {
-			return nil, nil, fault
-		}
-		dir = above
+	dirs := []string{dir}
+	for above := filepath.Dir(dir); o.Config == "" && above != dir; above = filepath.Dir(dir) {
+		dirs, dir = append(dirs, above), above // castra.toml may have stood in a directory above
 	}
+	ws, err := workspace.ByConfigDir(home, dirs...)
+	if err != nil {
+		return nil, nil, fault
+	}
+	return recorded(o, home, ws, fault), fault, nil
 }
 
 // recorded is the project of a workspace as it was when its VMs were started.

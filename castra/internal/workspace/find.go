@@ -95,13 +95,35 @@ func (e Entry) open() (*Workspace, error) {
 	return w, err
 }
 
-// ByConfigDir opens the workspace that was made for the castra.toml in dir
-// without reading that file: the one whose record says so, the one beside it,
-// or the one under home whatever name the project had when it was made. Of
-// several it is the one that was used last. Fs.ErrNotExist is in the error
-// where there is none. Dir must have its symlinks resolved.
-func ByConfigDir(home, dir string) (*Workspace, error) {
-	var found []Entry
+// ByConfigDir opens the workspace that was made for the castra.toml in one of
+// dirs, without reading that file: the one whose record says so, the one beside
+// it, or the one under home whatever name the project had when it was made. The
+// first directory that has any decides; of several it is the one that was used
+// last. Fs.ErrNotExist is in the error where there is none. Dirs must have their
+// symlinks resolved. The workspaces are listed once, for however many dirs.
+func ByConfigDir(home string, dirs ...string) (*Workspace, error) {
+	all, listErr := All(home)
+	for _, dir := range dirs {
+		if found := madeFor(all, dir); len(found) > 0 {
+			return Open(slices.MaxFunc(found, func(a, b Entry) int { return compareUse(a, b, dir) }).Root)
+		}
+		for _, e := range all { // one without a record that can be read
+			if !e.Elsewhere && strings.HasSuffix(filepath.Base(e.Root), "-"+hash(dir)) {
+				if w, err := Open(e.Root); err == nil {
+					return w, nil
+				}
+			}
+		}
+	}
+	if listErr != nil {
+		return nil, fmt.Errorf("workspace of %s: %w", strings.Join(dirs, ", "), listErr)
+	}
+	return nil, fmt.Errorf("workspace of %s: %w", strings.Join(dirs, ", "), fs.ErrNotExist)
+}
+
+// madeFor are the workspaces of the castra.toml in dir: the one beside it, and
+// those whose record says so.
+func madeFor(all []Entry, dir string) (found []Entry) {
 	if w, err := Open(filepath.Join(dir, LocalName)); err == nil {
 		beside := Entry{Root: w.Root}
 		if r, err := w.LoadRecord(); err == nil {
@@ -109,21 +131,12 @@ func ByConfigDir(home, dir string) (*Workspace, error) {
 		}
 		found = append(found, beside)
 	}
-	all, err := All(home)
 	for _, e := range all {
 		if e.Record.Config != "" && filepath.Dir(e.Record.Config) == dir {
 			found = append(found, e)
 		}
 	}
-	switch {
-	case len(found) > 0:
-		return Open(slices.MaxFunc(found, func(a, b Entry) int { return compareUse(a, b, dir) }).Root)
-	case err != nil:
-		return nil, fmt.Errorf("workspace of %s: %w", dir, err)
-	case home == "":
-		return nil, fmt.Errorf("workspace of %s: %w", dir, fs.ErrNotExist)
-	}
-	return UnderHome(home, dir)
+	return found
 }
 
 // compareUse orders by when a workspace was used. The copy of a project carries
