@@ -185,6 +185,9 @@ func (u *upRun) checkRunning(vm string, s qemu.State) error {
 		return &VMError{Op: "up", VM: vm, Err: fmt.Errorf("it runs (pid %d) and is %s", s.PID, s.Status),
 			Next: "mage down, and make room on the disk if it is full"}
 	}
+	if s.Status == "" && !r.Ready.IsZero() { // of one that has yet to let us in, the wait tells more
+		return &VMError{Op: "up", VM: vm, Err: fmt.Errorf("it runs (pid %d) and does not answer: %w", s.PID, s.Err), Next: "mage down ends it"}
+	}
 	if diff := differences(r.Settings, u.plans[vm].settings); len(diff) > 0 {
 		return &ChangedError{vm, diff}
 	}
