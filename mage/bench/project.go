@@ -67,7 +67,7 @@ func newProject(ctx context.Context) (*project, error) {
 	if err := os.WriteFile(filepath.Join(p.dir, "castra.toml"), []byte(castraToml), 0o666); err != nil {
 		return nil, errors.Join(err, p.remove())
 	}
-	if _, err := output(ctx, p.dir, nil, "go", "tool", "mage", "-compile", p.binary); err != nil {
+	if _, err := output(ctx, p.dir, p.goEnvironment(), "go", "tool", "mage", "-compile", p.binary); err != nil {
 		return nil, errors.Join(err, p.remove())
 	}
 	return p, nil
@@ -133,6 +133,10 @@ func (p *project) mage(ctx context.Context, args ...string) (time.Duration, int6
 func (p *project) environment() []string {
 	return append(os.Environ(), "CASTRA_HOME="+p.home, "CASTRA_CONFIG=")
 }
+
+// goEnvironment has Go build inside the run's own directory: one that is ended
+// amid a build leaves its files there.
+func (p *project) goEnvironment() []string { return []string{"GOTMPDIR=" + p.tmp} }
 
 // remove takes down what runs and deletes the temporary directory, through a
 // root that cannot be left.

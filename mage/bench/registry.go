@@ -111,7 +111,7 @@ func (p *project) fake(ctx context.Context) error {
 		return err
 	}
 	binary := filepath.Join(dir, "fake")
-	if _, err := output(ctx, p.repo, nil, "go", "test", "-c", "-o", binary, "./castra/internal/qemutest"); err != nil {
+	if _, err := output(ctx, p.repo, p.goEnvironment(), "go", "test", "-c", "-o", binary, "./castra/internal/qemutest"); err != nil {
 		return err
 	}
 	for _, name := range []string{"qemu-system-x86_64", "qemu-system-aarch64", "qemu-img"} {
