@@ -112,7 +112,8 @@ func TestKilledUp(t *testing.T) {
 		require.Error(t, cmd.Wait())
 	}
 	kill()
-	require.Equal(t, "booting", p.status()["vm-0"].State)
+	// QEMU opens its monitor a little after it has taken its pidfile.
+	p.eventually("it boots", func() bool { return p.status()["vm-0"].State == "booting" })
 	p.must("down")
 	p.cleanSlate()
 
