@@ -12,6 +12,7 @@ import (
 
 	"castra.example/castra/castra/event"
 	"castra.example/castra/castra/internal/bootstrap"
+	"castra.example/castra/castra/internal/warm"
 	"castra.example/castra/castra/internal/workspace"
 )
 
@@ -38,6 +39,9 @@ func (u *upRun) bootstrap(ctx context.Context, p vmPlan) (bool, error) {
 		return false, &VMError{Op: "up", VM: p.Name, Phase: "bootstrap", Err: err}
 	}
 	due, reason := bootstrapDue(plan, digest, r.Bootstrap)
+	if !due && r.Start.Stage == string(warm.Bootstrapped) && r.Bootstrap.Log == "" {
+		reason = "restored from a template"
+	}
 	action := "skip"
 	if due {
 		action = "run"
@@ -71,7 +75,28 @@ func (u *upRun) bootstrap(ctx context.Context, p vmPlan) (bool, error) {
 	if putErr := u.session.put(r); err == nil {
 		err = putErr
 	}
+	if err == nil {
+		err = u.saveBootstrapped(ctx, p, plan)
+	}
 	return true, err
+}
+
+// saveBootstrapped keeps a VM whose first bootstrap has just ended well, where that is one which a later start can be spared.
+func (u *upRun) saveBootstrapped(ctx context.Context, p vmPlan, plan bootstrap.Plan) error {
+	digest, err := dueDigest(plan)
+	if _, fresh := u.fresh.Load(p.Name); err != nil || digest == "" || !fresh {
+		return err
+	}
+	return u.save(ctx, p, warm.Bootstrapped, digest)
+}
+
+// dueDigest is that of a bootstrap that a template may have run already; "" where it runs at every up, or never.
+func dueDigest(plan bootstrap.Plan) (string, error) {
+	if plan.Mode != "auto" || plan.Script == "" {
+		return "", nil
+	}
+	digest, err := plan.Digest()
+	return digest + " in " + plan.RemoteDir, err
 }
 
 // bootstrapDue decides by mode, and by what ran before in this run of the VM.
@@ -96,11 +121,17 @@ func bootstrapDue(p bootstrap.Plan, digest string, last workspace.Bootstrap) (bo
 }
 
 func (u *upRun) bootstrapPlan(p vmPlan) bootstrap.Plan {
+	b := bootstrapOf(p, u.modes[p.Name])
+	b.Run, b.LogPath = runID(), u.ws.BootstrapLog(p.Name, time.Now())
+	return b
+}
+
+// bootstrapOf is what a bootstrap of the VM would do, but for what is each run's own.
+func bootstrapOf(p vmPlan, mode string) bootstrap.Plan {
 	b := p.Bootstrap
 	return bootstrap.Plan{
-		VM: p.Name, Run: runID(), Mode: u.modes[p.Name], Script: b.Script, Payload: b.Payload, RemoteDir: b.RemoteDir, Env: b.Env,
-		VerifyCommand: b.VerifyCommand, VerifyPath: b.VerifyPath,
-		HandshakeTimeout: waitLimit(p), LogPath: u.ws.BootstrapLog(p.Name, time.Now()),
+		VM: p.Name, Mode: mode, Script: b.Script, Payload: b.Payload, RemoteDir: b.RemoteDir, Env: b.Env,
+		VerifyCommand: b.VerifyCommand, VerifyPath: b.VerifyPath, HandshakeTimeout: waitLimit(p),
 	}
 }
 

@@ -115,19 +115,21 @@ func checkArchitecture() Check {
 func checkTools(ctx context.Context) []Check {
 	system, systemErr := qemu.FindSystem(goarch)
 	img, imgErr := qemu.FindImg()
-	checks := []Check{checkTool(ctx, "QEMU", system, systemErr), checkTool(ctx, "qemu-img", img, imgErr)}
+	checks := []Check{checkTool(ctx, "QEMU", system, systemErr, checkFault),
+		// Only building the small guest needs it.
+		checkTool(ctx, "qemu-img", img, imgErr, checkWarning)}
 	if systemErr == nil {
 		checks = append(checks, checkFirmware(ctx, system))
 	}
 	return checks
 }
 
-func checkTool(ctx context.Context, name, path string, err error) Check {
+func checkTool(ctx context.Context, name, path string, err error, otherwise string) Check {
 	var version string
 	if err == nil {
 		version, err = qemu.Version(ctx, path)
 	}
-	return check(name, fmt.Sprintf("%s, %s", version, path), err, checkFault)
+	return check(name, fmt.Sprintf("%s, %s", version, path), err, otherwise)
 }
 
 func checkFirmware(ctx context.Context, system string) Check {
@@ -250,9 +252,8 @@ func checkState(root string, configErr error) Check {
 	}
 }
 
-// smallPrograms are those of the host, besides qemu-img, that build the small
-// guest.
-var smallPrograms = []string{"apt-get", "apt-cache", "dpkg-deb"}
+// smallPrograms are those of the host that build the small guest.
+var smallPrograms = []string{"qemu-img", "apt-get", "apt-cache", "dpkg-deb"}
 
 // checkSmall tells whether there is a small guest or one can be made. It is a
 // fault only for a project that wants it.

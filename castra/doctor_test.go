@@ -77,7 +77,6 @@ func TestDoctorFindsWhatUpFailsBy(t *testing.T) {
 		detail, fix string
 	}{
 		{"no QEMU", "QEMU", func(w *world, _ *Options) { w.without("qemu-system-x86_64") }, "not found", "qemu-system-x86"},
-		{"no qemu-img", "qemu-img", func(w *world, _ *Options) { w.without("qemu-img") }, "not found", "qemu-utils"},
 		{"accelerator not to be had", "accelerator", func(_ *world, o *Options) { o.Accelerator = "hvf" }, "not on linux", "unset CASTRA_ACCEL"},
 		{"no such accelerator", "accelerator", func(_ *world, o *Options) { o.Accelerator = "xen" }, "known: kvm, hvf, tcg", "unset CASTRA_ACCEL"},
 		{"a file in place of the state", "state", func(w *world, _ *Options) { require.NoError(w, os.WriteFile(w.home, nil, 0o600)) }, "not a directory", "CASTRA_HOME"},

@@ -17,12 +17,13 @@ import (
 // below castra/ may import of the others. An import may only go down.
 var mayImport = map[string][]string{
 	"castra": {"config", "event", "internal/bootstrap", "internal/guest", "internal/host", "internal/image", "internal/logs",
-		"internal/qemu", "internal/report", "internal/seed", "internal/workspace", "template"},
+		"internal/qemu", "internal/report", "internal/seed", "internal/warm", "internal/workspace", "template"},
 
 	"castratest": {"castra", "internal/report"},
 
 	"internal/bootstrap": {"event", "internal/guest"},
 	"internal/report":    {"event"},
+	"internal/warm":      {"internal/guest", "internal/host", "internal/qemu"},
 
 	"internal/image":     {"internal/host", "internal/image/small"},
 	"internal/qemu":      {"event", "internal/host", "internal/qmp"},

@@ -2,7 +2,6 @@ package castra
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -11,14 +10,17 @@ import (
 	"castra.example/castra/castra/internal/workspace"
 )
 
-// workspaceKey loads the workspace's own SSH key, made on first use. The
+// workspaceKey makes the workspace's own SSH key on first use. The
 // caller holds the lock.
 func workspaceKey(ws *workspace.Workspace) error {
-	path := ws.Identity()
+	return makeKey(ws, ws.Identity(), "castra "+ws.ID)
+}
+
+func makeKey(ws *workspace.Workspace, path, comment string) error {
 	if _, err := os.Lstat(path); err == nil || !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	key, err := seed.NewKey("castra " + ws.ID)
+	key, err := seed.NewKey(comment)
 	if err != nil {
 		return err
 	}
@@ -28,15 +30,28 @@ func workspaceKey(ws *workspace.Workspace) error {
 	return workspace.WriteFile(path, key.Private)
 }
 
-// authorized is the key that the guest of p lets in.
-func (u *upRun) authorized(p vmPlan) (seed.Key, error) {
-	pem, err := os.ReadFile(p.identity)
-	if err != nil {
+// hostKey is the SSH host key of p's guest: one for this run, or that of its
+// role where a template may hold it.
+func (u *upRun) hostKey(p vmPlan) (seed.Key, error) {
+	if u.templates.refusal(p) != "" {
+		key, known := u.hostKeys.Load(p.Name)
+		if known {
+			return key.(seed.Key), nil
+		}
+		made, err := seed.NewKey(p.Name)
+		if err == nil {
+			u.hostKeys.Store(p.Name, made)
+		}
+		return made, err
+	}
+	path := u.ws.HostKey(p.Role)
+	if err := makeKey(u.ws, path, p.Role); err != nil {
 		return seed.Key{}, err
 	}
-	key, err := seed.ParseKey(pem)
-	if err != nil {
-		return seed.Key{}, fmt.Errorf("identity %s: %w", p.identity, err)
-	}
-	return key, nil
+	return readKey(path)
+}
+
+// authorized is the key that the guest of p lets in.
+func (u *upRun) authorized(p vmPlan) (seed.Key, error) {
+	return readKey(p.identity)
 }

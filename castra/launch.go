@@ -38,15 +38,15 @@ func (u *upRun) prepare(ctx context.Context, vms []string) error {
 		if err := u.clearOverlay(p); err != nil {
 			return &VMError{Op: "up", VM: vm, Phase: "overlay", Err: err}
 		}
-		var err error
-		if u.hostKeys[vm], err = seed.NewKey(vm); err != nil {
+		key, err := u.hostKey(p)
+		if err != nil {
 			return &VMError{Op: "up", VM: vm, Phase: "seed", Err: err}
 		}
 		records = append(records, workspace.VM{
 			Name: vm, Role: p.Role, UUID: p.spec.UUID, BootID: host.BootID(), Accelerator: u.site.accelerator.Name,
 			Launched: time.Now().UTC(), Settings: p.settings, Health: "booting",
 			Overlay: workspace.Overlay{Path: p.spec.Overlay, BaseImage: p.base.Path},
-			SSH:     workspace.SSH{User: p.SSH.User, Host: loopback, Identity: p.identity, HostKey: u.hostKeys[vm].Public},
+			SSH:     workspace.SSH{User: p.SSH.User, Host: loopback, Identity: p.identity, HostKey: key.Public},
 		})
 	}
 	if err := u.session.put(records...); err != nil {
@@ -100,10 +100,10 @@ func (u *upRun) launch(ctx context.Context, p vmPlan) (*qemu.Process, error) {
 		return nil, u.fault(p.Name, phase, err)
 	}
 	began := time.Now()
-	if err := qemu.CreateOverlay(ctx, u.site.tools.Img, p.base.Path, p.spec.Overlay); err != nil {
+	if err := makeOverlay(ctx, p); err != nil {
 		return fault("overlay", err)
 	}
-	u.events.Emit(event.OverlayPrepared{VM: p.Name, Path: p.spec.Overlay, BaseImage: p.base.Path, ElapsedMS: time.Since(began).Milliseconds()})
+	u.events.Emit(event.OverlayPrepared{VM: p.Name, Path: p.spec.Overlay, BaseImage: p.backing, ElapsedMS: time.Since(began).Milliseconds()})
 	r, _ := u.session.get(p.Name)
 	if err := u.writeSeed(p); err != nil {
 		return fault("seed", err)
@@ -111,6 +111,11 @@ func (u *upRun) launch(ctx context.Context, p vmPlan) (*qemu.Process, error) {
 	if err := u.clearRun(p.Name); err != nil {
 		return fault("launch", err)
 	}
+	r.Start = p.start
+	if err := u.session.put(r); err != nil {
+		return fault("launch", err)
+	}
+	u.events.Emit(event.StartChosen{VM: p.Name, Start: r.Start.Kind, Stage: r.Start.Stage, Template: r.Start.Template, Reason: r.Start.Reason})
 	u.log().Debug("start QEMU", "vm", p.Name, "binary", p.spec.Binary, "args", p.spec.Args())
 	proc, err := qemu.Start(ctx, p.spec, u.ws.QEMULog(p.Name))
 	if err != nil {
@@ -131,6 +136,13 @@ func (u *upRun) launch(ctx context.Context, p vmPlan) (*qemu.Process, error) {
 	return proc, nil
 }
 
+func makeOverlay(ctx context.Context, p vmPlan) error {
+	if p.copied != "" {
+		return qemu.CopyOverlay(ctx, p.copied, p.spec.Overlay)
+	}
+	return qemu.CreateOverlay(p.backing, p.spec.Overlay)
+}
+
 // orExit prefers the end of QEMU as the cause of what failed meanwhile. A
 // QEMU that ends closes its monitor a little before it can be waited for.
 func orExit(proc *qemu.Process, vm, log string, err error) error {
@@ -148,9 +160,16 @@ func (u *upRun) writeSeed(p vmPlan) error {
 	if err != nil {
 		return err
 	}
+	hostKey, err := u.hostKey(p)
+	if err != nil {
+		return err
+	}
 	s := seed.Seed{
 		InstanceID: fmt.Sprintf("%s-%s-%d", u.id, p.Name, time.Now().UnixNano()),
-		Hostname:   p.Name, User: p.SSH.User, AuthorizedKeys: []string{key.Public}, HostKey: u.hostKeys[p.Name],
+		Hostname:   p.Name, User: p.SSH.User, AuthorizedKeys: []string{key.Public}, HostKey: hostKey,
+	}
+	if u.templates.refusal(p) == "" { // a guest that boots from the disk of a template has been configured already
+		s.InstanceID = fmt.Sprintf("%s-%s", u.id, p.Role)
 	}
 	return s.Write(p.spec.Seed)
 }

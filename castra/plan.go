@@ -23,7 +23,7 @@ const goarch = runtime.GOARCH
 type site struct {
 	layout      workspace.Layout
 	id          string
-	tools       qemu.Tools
+	system      string // QEMU's program
 	accelerator qemu.Accelerator
 	images      map[string]image.Base // by the VM's name
 	goos        string
@@ -34,7 +34,11 @@ type vmPlan struct {
 	config.VM
 	spec     qemu.Spec
 	base     image.Base
+	backing  string // what the overlay writes on top of: the base image, or the disk of a template
+	copied   string // the disk of a template that the overlay begins as a copy of; "" otherwise
 	identity string // private key that the guest lets in
+	start    workspace.Start
+	restored string // the bootstrap that the template has run; "" where it has not
 	// settings are what a VM that runs is compared by.
 	settings map[string]string
 }
@@ -54,13 +58,15 @@ func planVM(s site, vm config.VM) vmPlan {
 	if vm.Kernel != "" {
 		p.base.Kernel, p.base.Initrd, p.base.Append = vm.Kernel, vm.Initrd, vm.Append
 	}
+	p.backing = p.base.Path
 	p.spec = qemu.Spec{
-		Binary: s.tools.System, Dir: s.layout.Root, Name: vm.Name, UUID: uuid(s.layout.Root, vm.Name),
+		Binary: s.system, Dir: s.layout.Root, Name: vm.Name, UUID: uuid(s.layout.Root, vm.Name),
 		Machine: qemu.Machine(goarch), Accelerator: s.accelerator, CPUs: vm.CPUs, MemoryMiB: vm.MemoryMiB,
 		Overlay: overlayPath(s, vm), Seed: s.layout.Seed(vm.Name), Forwards: forwards(vm),
 		Pidfile: s.layout.Pidfile(vm.Name), Monitor: s.layout.MonitorName(vm.Name), SerialLog: s.layout.SerialLog(vm.Name),
 		Kernel: p.base.Kernel, Initrd: p.base.Initrd, Append: p.base.Append,
 		Sandbox: s.goos == "linux", Restrict: vm.Network == "isolated", CPU: vm.CPU,
+		GenerationID: goarch == "amd64", Balloon: true,
 	}
 	if vm.Machine != "" {
 		p.spec.Machine = vm.Machine
@@ -131,7 +137,7 @@ func uuid(root, vm string) string {
 func (p *Project) site(ctx context.Context, verb string, vms []config.VM, make imageMaker) (site, error) {
 	s := site{layout: p.layout(), id: p.id, goos: runtime.GOOS, images: map[string]image.Base{}}
 	var err error
-	if s.tools, err = qemu.FindTools(goarch); err != nil {
+	if s.system, err = qemu.FindSystem(goarch); err != nil {
 		return s, err
 	}
 	if s.accelerator, err = qemu.ChooseAccelerator(p.options.Accelerator, runtime.GOOS, qemu.KVMDevice); err != nil {

@@ -2,6 +2,7 @@ package castra
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"regexp"
@@ -27,6 +28,12 @@ type VMPlan struct {
 	Dir       string   `json:"dir"`     // where QEMU runs
 	Command   []string `json:"command"` // QEMU's command line
 	Bootstrap string   `json:"bootstrap"`
+	// Start is "cold", "disk" or "ram", and StartReason why; Template is what the
+	// VM would be started from. VMs that would boot and are alike wait for the
+	// first of them, and are then restored: the plan shows each as cold.
+	Start       string `json:"start"`
+	StartReason string `json:"start_reason"`
+	Template    string `json:"template,omitempty"`
 }
 
 // Plan tells what Up would do with the same options, and touches nothing. An image that Up would
@@ -47,20 +54,40 @@ func (p *Project) Plan(ctx context.Context, o UpOptions) (*ProjectPlan, error) {
 	if err != nil {
 		return nil, err
 	}
+	t, fault := p.openTemplates(s, true)
 	plan := &ProjectPlan{Workspace: p.id, Root: p.root, Accelerator: s.accelerator.Name, VMs: []VMPlan{}}
 	for _, vm := range vms {
-		v := planVM(s, vm)
-		script := v.Bootstrap.Script
-		if script == "" {
-			script = "no script"
-		}
-		plan.VMs = append(plan.VMs, VMPlan{
-			Name: v.Name, BaseImage: v.base.Path, Overlay: v.spec.Overlay, Seed: v.spec.Seed, Dir: v.spec.Dir,
-			Command:   append([]string{v.spec.Binary}, v.spec.Args()...),
-			Bootstrap: fmt.Sprintf("%s: %s", modes[v.Name], script),
-		})
+		plan.VMs = append(plan.VMs, t.plan(planVM(s, vm), modes[vm.Name], fault))
 	}
 	return plan, nil
+}
+
+// plan is one VM's part. Fault is why there are no templates, where they should be.
+func (t *templates) plan(p vmPlan, mode string, fault error) VMPlan {
+	b := bootstrapOf(p, mode)
+	digest, err := dueDigest(b)
+	w := cold("")
+	if err == nil {
+		w, err = t.choose(p, digest)
+	}
+	if err = errors.Join(fault, err); err != nil {
+		w = cold(err.Error())
+	}
+	p = t.apply(p, w, t.saves(p, w, digest))
+	script := b.Script
+	if script == "" {
+		script = "no script"
+	}
+	v := VMPlan{
+		Name: p.Name, BaseImage: p.base.Path, Overlay: p.spec.Overlay, Seed: p.spec.Seed, Dir: p.spec.Dir,
+		Command:   append([]string{p.spec.Binary}, p.spec.Args()...),
+		Bootstrap: fmt.Sprintf("%s: %s", mode, script),
+		Start:     w.Kind, StartReason: w.Reason, Template: w.Template,
+	}
+	if w.bootstrap != "" {
+		v.Bootstrap += " (the template has run it)"
+	}
+	return v
 }
 
 // write prints the plan for people; the command line can be pasted into a
@@ -73,8 +100,8 @@ func (p *ProjectPlan) write(w io.Writer) error {
 		if image == "" {
 			image = "(made first)"
 		}
-		fmt.Fprintf(&b, "\n%s\n  base image  %s\n  overlay     %s\n  seed        %s\n  bootstrap   %s\n  command     cd %s && %s",
-			vm.Name, image, vm.Overlay, vm.Seed, vm.Bootstrap, word(vm.Dir), word(vm.Command[0]))
+		fmt.Fprintf(&b, "\n%s\n  start       %s: %s\n  base image  %s\n  overlay     %s\n  seed        %s\n  bootstrap   %s\n  command     cd %s && %s",
+			vm.Name, vm.Start, vm.StartReason, image, vm.Overlay, vm.Seed, vm.Bootstrap, word(vm.Dir), word(vm.Command[0]))
 		for i, arg := range vm.Command[1:] {
 			if strings.HasPrefix(arg, "-") && i > 0 {
 				b.WriteString(" \\\n   ")

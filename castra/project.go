@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"castra.example/castra/castra/config"
 	"castra.example/castra/castra/event"
@@ -38,6 +39,15 @@ type Options struct {
 	// Synthetic makes up a project of one VM where there is no castra.toml:
 	// role "vm", the small guest or BaseImage.
 	Synthetic bool
+	// Warm is how far VMs may start from templates, and templates be made of
+	// them: "" is the best there is, memory and disk; "disk" is disks alone;
+	// "off" is not at all. castra.toml may have less of it, never more.
+	Warm string
+	// TemplatesMax is the room in bytes that templates may take under Home; 0 is
+	// 10 GiB. For no templates, set Warm to "off".
+	TemplatesMax int64
+
+	templatesMax string // CASTRA_TEMPLATES_MAX, where it makes no sense: TemplatesMax is then negative
 }
 
 // Project is one castra.toml with its workspace. Its methods may be used from
@@ -58,7 +68,8 @@ type Project struct {
 }
 
 // Open reads the project's castra.toml. It changes nothing on disk. Errors are
-// *config.NotFoundError, config.Faults, or those of reading the file.
+// *config.NotFoundError, config.Faults, those of reading the file, or of
+// options that make no sense.
 func Open(o Options) (*Project, error) {
 	home, err := homeOf(o)
 	if err != nil {
@@ -73,6 +84,9 @@ func Open(o Options) (*Project, error) {
 		return nil, &usageError{fmt.Sprintf("state directory %q is not an absolute path", o.StateDir), "write it from / on"}
 	case o.StateDir == "" && cfg.StateDir == "" && home == "":
 		return nil, errNoHome
+	}
+	if err := o.checkWarm(); err != nil {
+		return nil, err
 	}
 	p := &Project{options: o, config: cfg, home: home, id: workspace.ID(cfg.Name, cfg.Dir), root: cfg.StateDir}
 	if o.StateDir != "" {
@@ -91,6 +105,34 @@ func Open(o Options) (*Project, error) {
 	}
 	return p, nil
 }
+
+// checkWarm refuses options for templates that make no sense. Those that
+// Environment could not read are told as variables.
+func (o Options) checkWarm() error {
+	variable, unread := strings.CutPrefix(o.Warm, warmVariable)
+	switch {
+	case unread:
+		return &usageError{fmt.Sprintf("CASTRA_WARM %q is none of 1, 0, disk", variable),
+			"write CASTRA_WARM=1 for templates of memory and disk, disk for those of disks alone, or 0 for none; unset, it is 1"}
+	case o.Warm != "" && o.Warm != warmDisk && o.Warm != warmOff:
+		return &usageError{fmt.Sprintf("Options.Warm %q is none of disk, off", o.Warm), "leave it empty for templates of memory and disk"}
+	case o.TemplatesMax >= 0:
+		return nil
+	case o.templatesMax != "":
+		return &usageError{fmt.Sprintf("CASTRA_TEMPLATES_MAX %q is no size of whole MiB, from 64 MiB to 16 TiB", o.templatesMax),
+			`write "10 GiB", "512 MiB" or 512 (MiB); to keep no templates, set CASTRA_WARM=0`}
+	default:
+		return &usageError{fmt.Sprintf("Options.TemplatesMax %d is negative", o.TemplatesMax), `write bytes, or 0 for 10 GiB; to keep no templates, set Options.Warm to "off"`}
+	}
+}
+
+// Values of Options.Warm, besides "".
+const (
+	warmDisk = "disk"
+	warmOff  = "off"
+
+	warmVariable = "CASTRA_WARM=" // before a value of it that makes no sense
+)
 
 // load reads the castra.toml that the options lead to, or makes one up.
 func load(o Options) (*config.Project, error) {

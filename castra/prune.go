@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"castra.example/castra/castra/event"
@@ -14,6 +15,7 @@ import (
 	"castra.example/castra/castra/internal/image"
 	"castra.example/castra/castra/internal/qemu"
 	"castra.example/castra/castra/internal/report"
+	"castra.example/castra/castra/internal/warm"
 	"castra.example/castra/castra/internal/workspace"
 )
 
@@ -28,6 +30,9 @@ type PruneOptions struct {
 	// Images removes those of the images that all projects share that no VM
 	// runs from. They are made again when needed.
 	Images bool
+	// Templates removes the warm-start templates of all projects that no VM runs from,
+	// and what is left of damaged ones.
+	Templates bool
 }
 
 // PruneReport tells what was removed or, of a dry run, what would be.
@@ -43,7 +48,7 @@ type PruneReport struct {
 type PrunedItem struct {
 	Workspace string `json:"workspace,omitempty"`
 	Path      string `json:"path"`
-	Kind      string `json:"kind"` // image, overlay, log, bootstrap, record, socket, pidfile, legacy
+	Kind      string `json:"kind"` // image, template, overlay, log, bootstrap, record, socket, pidfile, legacy
 	Bytes     int64  `json:"bytes"`
 }
 
@@ -73,6 +78,11 @@ func (w *Workspaces) Prune(ctx context.Context, o PruneOptions) (*PruneReport, e
 	}
 	if o.Images {
 		items, err := pruneImages(w.home, o.DryRun)
+		out.add(items...)
+		faults = append(faults, err)
+	}
+	if o.Templates {
+		items, err := pruneTemplates(w.home, o.DryRun)
 		out.add(items...)
 		faults = append(faults, err)
 	}
@@ -249,6 +259,31 @@ func pruneImages(home string, dry bool) ([]PrunedItem, error) {
 		gone = append(gone, item)
 	}
 	return gone, errors.Join(faults...)
+}
+
+// pruneTemplates removes the templates that nobody uses.
+func pruneTemplates(home string, dry bool) ([]PrunedItem, error) {
+	store, err := warm.Open(home)
+	if err != nil {
+		return nil, err
+	}
+	all, err := store.All()
+	leftovers, leftErr := store.Leftovers()
+	gone := slices.DeleteFunc(slices.Concat(all, leftovers), func(i warm.Info) bool { return i.InUse })
+	if !dry {
+		var keys []string
+		for _, info := range gone {
+			keys = append(keys, info.Key)
+		}
+		var removeErr error
+		gone, _, removeErr = store.Remove(keys...)
+		err = errors.Join(err, removeErr)
+	}
+	var items []PrunedItem
+	for _, info := range gone {
+		items = append(items, PrunedItem{Path: filepath.Join(store.Dir(), info.Key), Kind: "template", Bytes: info.Bytes})
+	}
+	return items, errors.Join(err, leftErr)
 }
 
 // imagesInUse tells whether a VM that is on record in any workspace has an image

@@ -54,11 +54,19 @@ func (u *upRun) awaitReady(ctx context.Context, p vmPlan, proc *qemu.Process) er
 		return u.fault(p.Name, fmt.Sprintf("boot: no SSH after %s", time.Since(r.Launched).Round(100*time.Millisecond)), err)
 	}
 	client.Close()
+	return u.markReady(p, r)
+}
+
+// markReady puts on record that the VM lets us in, and what its template has run already.
+func (u *upRun) markReady(p vmPlan, r workspace.VM) error {
 	r.Ready, r.Health = time.Now().UTC(), "ready"
+	if digest, _, _ := strings.Cut(p.restored, " "); digest != "" {
+		r.Bootstrap = workspace.Bootstrap{Digest: digest, Outcome: "noop", Ended: r.Ready}
+	}
 	if err := u.session.put(r); err != nil {
 		return u.fault(p.Name, "boot", err)
 	}
-	u.events.Emit(event.Ready{VM: p.Name, User: r.SSH.User, Host: r.SSH.Host, Port: r.SSH.Port, ElapsedMS: r.Ready.Sub(r.Launched).Milliseconds()})
+	u.events.Emit(event.Ready{VM: p.Name, User: r.SSH.User, Host: r.SSH.Host, Port: r.SSH.Port, Start: r.Start.Kind, ElapsedMS: r.Ready.Sub(r.Launched).Milliseconds()})
 	return nil
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/term"
 
+	"castra.example/castra/castra/config"
 	"castra.example/castra/castra/event"
 	"castra.example/castra/castra/internal/report"
 )
@@ -190,13 +191,14 @@ func Prune(
 	force *bool, // stop running VMs first (default: false)
 	nologs *bool, // keep logs (default: false)
 	images *bool, // also shared images that no VM runs from (default: false)
+	templates *bool, // also saved guests that no VM runs from (default: false)
 	workspace *string, // ID of a workspace (default: the project's)
 ) error {
 	ws, err := prunes(workspace, set(global), set(force))
 	if err != nil {
 		return exit(err)
 	}
-	gone, err := ws.Prune(ctx, PruneOptions{DryRun: set(dryrun), KeepLogs: set(nologs), KeepOverlays: set(global), Images: set(images)})
+	gone, err := ws.Prune(ctx, PruneOptions{DryRun: set(dryrun), KeepLogs: set(nologs), KeepOverlays: set(global), Images: set(images), Templates: set(templates)})
 	return exit(errors.Join(gone.write(os.Stdout), err))
 }
 
@@ -225,16 +227,39 @@ func Doctor(
 // and flags, and printing. Nothing below looks like a target to mage.
 
 // Environment is the options that the targets take from CASTRA_CONFIG,
-// CASTRA_HOME, CASTRA_ACCEL, CASTRA_QCOW, CASTRA_FORCE and CASTRA_SYNTHETIC, for
-// Go code that is to act as they do.
+// CASTRA_HOME, CASTRA_ACCEL, CASTRA_QCOW, CASTRA_FORCE, CASTRA_SYNTHETIC,
+// CASTRA_WARM and CASTRA_TEMPLATES_MAX, for Go code that is to act as they do.
+// Open refuses what makes no sense.
 func Environment() Options {
-	return Options{
+	o := Options{
 		Config:      os.Getenv("CASTRA_CONFIG"),
 		Home:        os.Getenv("CASTRA_HOME"),
 		Accelerator: os.Getenv("CASTRA_ACCEL"),
 		BaseImage:   os.Getenv("CASTRA_QCOW"),
 		Force:       os.Getenv("CASTRA_FORCE") == "1",
 		Synthetic:   os.Getenv("CASTRA_SYNTHETIC") == "1",
+		Warm:        warmOf(os.Getenv("CASTRA_WARM")),
+	}
+	if given := os.Getenv("CASTRA_TEMPLATES_MAX"); given != "" {
+		mib, err := config.ParseMemory(given)
+		if o.TemplatesMax = int64(mib) << 20; err != nil {
+			o.TemplatesMax, o.templatesMax = -1, given
+		}
+	}
+	return o
+}
+
+// warmOf is Options.Warm for a value of CASTRA_WARM.
+func warmOf(value string) string {
+	switch value {
+	case "", "1":
+		return ""
+	case "0":
+		return warmOff
+	case warmDisk:
+		return warmDisk
+	default:
+		return warmVariable + value // not value itself: off and the like are none of the variable's
 	}
 }
 

@@ -15,7 +15,6 @@ import (
 	"castra.example/castra/castra/event"
 	"castra.example/castra/castra/internal/bootstrap"
 	"castra.example/castra/castra/internal/qemu"
-	"castra.example/castra/castra/internal/seed"
 	"castra.example/castra/castra/internal/workspace"
 )
 
@@ -73,11 +72,15 @@ func (p *Project) Up(ctx context.Context, o UpOptions) error {
 	for _, w := range p.config.Warnings {
 		c.warn("", w.Error(), w.Help)
 	}
-	u := &upRun{command: c, site: s, asked: o, modes: modes, plans: map[string]vmPlan{}, hostKeys: map[string]seed.Key{}}
+	u := &upRun{command: c, site: s, asked: o, modes: modes, plans: map[string]vmPlan{}}
 	for _, vm := range vms {
 		u.plans[vm.Name] = planVM(s, vm)
 		u.names = append(u.names, vm.Name)
 	}
+	if u.templates, err = p.openTemplates(s, false); err != nil {
+		c.warn("", fmt.Sprintf("VMs boot cold: %v", err), hint(err))
+	}
+	u.queue = newQueue(bootSlots(s.accelerator, len(vms)))
 	ctx, cancel := beforeDeadline(ctx)
 	defer cancel()
 	summary, err := u.run(ctx)
@@ -115,8 +118,12 @@ type upRun struct {
 	modes map[string]string
 	plans map[string]vmPlan
 	names []string
-	// hostKeys are made for this run of each VM, and pinned.
-	hostKeys map[string]seed.Key
+	// hostKeys are made for this run of each VM that is not to be a template, and pinned.
+	hostKeys sync.Map
+	// fresh are the VMs that this Up has started so that they can be saved: what runs in others, nobody knows.
+	fresh     sync.Map
+	templates *templates
+	queue     *queue
 }
 
 func (u *upRun) run(ctx context.Context) (string, error) {
@@ -146,7 +153,10 @@ func (u *upRun) survey(ctx context.Context) (missing, unready []string, err erro
 	var mu sync.Mutex
 	err = parallel(u.names, func(vm string) error {
 		r, _ := u.session.get(vm)
-		s := qemu.Inspect(ctx, target(u.ws.Layout, vm, r))
+		s, err := u.mend(ctx, vm, qemu.Inspect(ctx, target(u.ws.Layout, vm, r)))
+		if err != nil {
+			return &VMError{Op: "up", VM: vm, Phase: "clean up after an earlier run", Err: err}
+		}
 		mu.Lock()
 		defer mu.Unlock()
 		states[vm] = s
@@ -226,13 +236,11 @@ func (u *upRun) start(ctx context.Context, missing, unready []string) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	return parallel(slices.Concat(missing, unready), func(vm string) error {
-		var proc *qemu.Process // nil for one that an earlier up launched
 		var err error
 		if slices.Contains(missing, vm) {
-			proc, err = u.launch(ctx, u.plans[vm])
-		}
-		if err == nil {
-			err = u.awaitReady(ctx, u.plans[vm], proc)
+			err = u.startOne(ctx, u.plans[vm])
+		} else { // an earlier up launched it
+			err = u.awaitReady(ctx, u.plans[vm], nil)
 		}
 		if errors.Is(context.Cause(ctx), errSibling) && (errors.Is(err, errSibling) || errors.Is(err, context.Canceled)) {
 			return nil // broken off by the fault of another VM, which is reported

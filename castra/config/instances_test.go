@@ -37,7 +37,7 @@ port_forwards = []
 	ssh := Forward{HostIP: "127.0.0.1", GuestPort: 22, Protocol: "tcp"}
 	want := VM{
 		Name: "web-1", Role: "web", Index: 1, Description: "front", Image: "small", Overlay: ".castra/web-1.qcow2", CPUs: 3, MemoryMiB: 2048,
-		Network: "user", Line: 4, Forwards: []Forward{{HostIP: "127.0.0.1", HostPort: 8080, GuestPort: 80, Protocol: "tcp", Line: 11}, ssh},
+		Network: "user", Warm: true, Line: 4, Forwards: []Forward{{HostIP: "127.0.0.1", HostPort: 8080, GuestPort: 80, Protocol: "tcp", Line: 11}, ssh},
 		SSH: SSH{Port: 22}, Bootstrap: p.VMs[1].Bootstrap,
 	}
 	require.Equal(t, want, p.VMs[1], "one replica alone has the port of its role")

@@ -59,10 +59,10 @@ func TestDefaults(t *testing.T) {
 	p, err := Load(file)
 	require.NoError(t, err)
 	require.Equal(t, &Project{
-		File: file, Dir: filepath.Dir(file), Version: "0.2", Name: "shop",
+		File: file, Dir: filepath.Dir(file), Version: "0.2", Name: "shop", Warm: true,
 		Lifecycle: Lifecycle{20 * time.Second, 10 * time.Second, 5 * time.Second},
 		VMs: []VM{{
-			Name: "web-0", Role: "web", CPUs: 2, MemoryMiB: 2048, Network: "user", Line: 4,
+			Name: "web-0", Role: "web", CPUs: 2, MemoryMiB: 2048, Network: "user", Warm: true, Line: 4,
 			Forwards:  []Forward{{HostIP: "127.0.0.1", GuestPort: 22, Protocol: "tcp"}},
 			SSH:       SSH{Port: 22},
 			Bootstrap: Bootstrap{Mode: "auto", HandshakeTimeout: 2 * time.Minute, RemoteDir: "/tmp/castra-bootstrap", Env: map[string]string{}},
@@ -84,27 +84,27 @@ func TestEverything(t *testing.T) {
 	require.Len(t, p.VMs, 3)
 	require.Equal(t, VM{
 		Name: "web-1", Role: "web", Index: 1, Description: "the shop's front", Image: "small", Overlay: ".castra/overlays/web-1.qcow2",
-		CPUs: 2, MemoryMiB: 1536, Network: "user", Line: 20,
+		CPUs: 2, MemoryMiB: 1536, Network: "user", Warm: true, Line: 21,
 		Forwards: []Forward{
-			{HostIP: "127.0.0.1", GuestPort: 80, Protocol: "tcp", Line: 27},
-			{HostIP: "127.0.0.1", GuestPort: 53, Protocol: "udp", Line: 28},
+			{HostIP: "127.0.0.1", GuestPort: 80, Protocol: "tcp", Line: 28},
+			{HostIP: "127.0.0.1", GuestPort: 53, Protocol: "udp", Line: 29},
 			{HostIP: "127.0.0.1", GuestPort: 22, Protocol: "tcp"},
 		},
 		SSH:       SSH{Port: 22},
 		Bootstrap: Bootstrap{Mode: "always", HandshakeTimeout: time.Minute, RemoteDir: "/srv/castra", Env: map[string]string{"STAGE": "test"}},
 	}, p.VMs[1])
 	require.Equal(t, VM{
-		Name: "db-0", Role: "db", Description: "the only one", BaseImage: in("base.qcow2"), Overlay: in("disks/db.qcow2"), CPUs: 1, MemoryMiB: 65, Line: 31,
+		Name: "db-0", Role: "db", Description: "the only one", BaseImage: in("base.qcow2"), Overlay: in("disks/db.qcow2"), CPUs: 1, MemoryMiB: 65, Line: 32,
 		Network: "isolated", Machine: "pc-q35-7.2", CPU: "qemu64,-svm", Firmware: "bios",
 		Kernel: in("vmlinuz"), Initrd: in("initrd.img"), Append: "console=ttyS0",
-		Forwards: []Forward{{HostIP: "0.0.0.0", HostPort: 2222, GuestPort: 2022, Protocol: "tcp", Line: 45}},
+		Forwards: []Forward{{HostIP: "0.0.0.0", HostPort: 2222, GuestPort: 2022, Protocol: "tcp", Line: 47}},
 		SSH:      SSH{User: "admin", Identity: in("key"), Port: 2022},
 		Bootstrap: Bootstrap{Mode: "auto", Script: in("setup.sh"), Payload: in("payload"), HandshakeTimeout: 9 * time.Second, RemoteDir: "/srv/db",
 			Env: map[string]string{"STAGE": "prod", "PASSWORD": "pa$word"}, VerifyCommand: `test -n "$HOME" && echo $$ ${UNSET}`, VerifyPath: "/etc/ready"},
 	}, p.VMs[2])
 	require.Len(t, p.Warnings, 2)
-	require.Equal(t, file+":7: project.features.enable_vm_vizier: there is no vizier any more", p.Warnings[0].Error())
-	require.Equal(t, file+":48: vms[1].port_forwards[0].host_ip: other computers can reach the forward on 0.0.0.0", p.Warnings[1].Error())
+	require.Equal(t, file+":8: project.features.enable_vm_vizier: there is no vizier any more", p.Warnings[0].Error())
+	require.Equal(t, file+":50: vms[1].port_forwards[0].host_ip: other computers can reach the forward on 0.0.0.0", p.Warnings[1].Error())
 	p.VMs[0].Forwards[0].HostPort, p.VMs[0].Bootstrap.Env["STAGE"] = 1, "x"
 	require.Equal(t, 0, p.VMs[1].Forwards[0].HostPort, "replicas share nothing")
 	require.Equal(t, "test", p.VMs[1].Bootstrap.Env["STAGE"], "replicas share nothing")

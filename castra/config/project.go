@@ -17,6 +17,7 @@ func (l *loader) project(t *table) {
 	project := t.sub("project")
 	l.name(project)
 	l.stateDir(project)
+	l.p.Warm = project.boolean("warm", true)
 	if features := project.sub("features"); features.has("enable_vm_vizier") { // others are for later versions
 		l.warn(features.at("enable_vm_vizier"), "there is no vizier any more", "remove the key")
 	}

@@ -97,7 +97,7 @@ func drawProject(rt *rapid.T) string {
 	single := rapid.Bool().Draw(rt, "single")
 	var b strings.Builder
 	fmt.Fprintf(&b, "version = %q\n", map[bool]string{true: "0.1.3", false: "0.2"}[single])
-	b.WriteString("[project]\nname = \"Größe \\\" \\u0041 #\"\n" + some(rt, "state_dir = \".castra\"\n", "state_dir = \"/srv/a,b \\\"c\\\"\"\n"))
+	b.WriteString("[project]\nname = \"Größe \\\" \\u0041 #\"\n" + some(rt, "state_dir = \".castra\"\n", "state_dir = \"/srv/a,b \\\"c\\\"\"\n") + some(rt, "warm = false\n", "warm = true\n"))
 	b.WriteString("[lifecycle]\n" + some(rt, "graceful_shutdown_wait_secs = 0\n") + some(rt, "sigkill_wait_secs = 86400\n"))
 	b.WriteString("[bootstrap]\n" + some(rt, "mode = \"skip\"\n") + some(rt, "env.A = \"1\"\n") + some(rt, "remote_dir = \"/srv/'x\\ty'\"\n"))
 	port := 1000
@@ -114,7 +114,7 @@ func drawProject(rt *rapid.T) string {
 		}
 		b.WriteString(some(rt, "description = \"\"\"two\nlines \\u007f\"\"\"\n") + some(rt, "image = \"small\"\n", "base_image = \"disk.qcow2\"\n"))
 		b.WriteString(some(rt, fmt.Sprintf("overlay = \".castra/%s.qcow2\"\n", name), fmt.Sprintf("overlay = \"x/%s\"\n", name)))
-		b.WriteString(some(rt, "cpus = 7\n") + some(rt, "memory = \"1.5 GiB\"\n") + some(rt, "network = \"isolated\"\n") + some(rt, "machine = \"pc\"\n") + some(rt, "cpu = \"max,+x\"\n") + some(rt, "firmware = \"bios\"\n"))
+		b.WriteString(some(rt, "cpus = 7\n") + some(rt, "warm = false\n", "warm = true\n") + some(rt, "memory = \"1.5 GiB\"\n") + some(rt, "network = \"isolated\"\n") + some(rt, "machine = \"pc\"\n") + some(rt, "cpu = \"max,+x\"\n") + some(rt, "firmware = \"bios\"\n"))
 		b.WriteString(some(rt, "kernel = \"key\"\ninitrd = \"key\"\nappend = \"a=\\\"b\\\" c\"\n"))
 		b.WriteString(some(rt, "port_forwards = [{ guest = 80 }, { guest = 53, protocol = \"udp\", host_ip = \"0.0.0.0\" }]\n"))
 		b.WriteString(some(rt, "ssh.port = 2022\n") + some(rt, "ssh.identity = \"key\"\n"))

@@ -25,6 +25,8 @@ func suggestion(key string, known []string, places map[string]string) string {
 var places = map[string]string{
 	"state_dir": "[project]",
 
+	"warm": "[project] or [[vms]]",
+
 	"graceful_shutdown_wait_secs": "[lifecycle]", "sigterm_wait_secs": "[lifecycle]", "sigkill_wait_secs": "[lifecycle]",
 
 	"cpus": "[[vms]]", "memory": "[[vms]]", "count": "[[vms]]", "image": "[[vms]]", "base_image": "[[vms]]", "overlay": "[[vms]]",

@@ -15,10 +15,10 @@ func TestSynthesize(t *testing.T) {
 	dir := filepath.Join(filepath.Dir(write(t, "")), "My Shop")
 	require.NoError(t, os.Mkdir(dir, 0o755))
 	want := &Project{
-		File: filepath.Join(dir, FileName), Dir: dir, Synthetic: true, Version: "0.2", Name: "My Shop",
+		File: filepath.Join(dir, FileName), Dir: dir, Synthetic: true, Version: "0.2", Name: "My Shop", Warm: true,
 		Lifecycle: Lifecycle{20 * time.Second, 10 * time.Second, 5 * time.Second},
 		VMs: []VM{{
-			Name: "vm-0", Role: "vm", Image: "small", CPUs: 2, MemoryMiB: 2048, Network: "user",
+			Name: "vm-0", Role: "vm", Image: "small", CPUs: 2, MemoryMiB: 2048, Network: "user", Warm: true,
 			Forwards:  []Forward{{HostIP: "127.0.0.1", GuestPort: 22, Protocol: "tcp"}},
 			SSH:       SSH{Port: 22},
 			Bootstrap: Bootstrap{Mode: "auto", HandshakeTimeout: 2 * time.Minute, RemoteDir: "/tmp/castra-bootstrap", Env: map[string]string{}},

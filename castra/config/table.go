@@ -116,6 +116,24 @@ func (t *table) integer(key string, otherwise, least, most int) int {
 	return otherwise
 }
 
+// boolean is true or false, or otherwise the default.
+func (t *table) boolean(key string, otherwise bool) bool {
+	v, ok := t.value(key)
+	if !ok {
+		return otherwise
+	}
+	b, ok := v.(bool)
+	if !ok {
+		help := "write true or false"
+		if _, text := v.(string); text {
+			help += ", without quotes"
+		}
+		t.wrongType(key, v, "a boolean", help)
+		return otherwise
+	}
+	return b
+}
+
 // oneOf is one of the words, or otherwise the default.
 func (t *table) oneOf(key, otherwise string, words ...string) string {
 	s, ok := t.str(key)

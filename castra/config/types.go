@@ -10,6 +10,7 @@ type Project struct {
 	Version   string
 	Name      string
 	StateDir  string // absolute; "" for the default place
+	Warm      bool   // default true: VMs may start from templates, and templates be made of them
 	Lifecycle Lifecycle
 	VMs       []VM    // replicas expanded, in the order of the file
 	Warnings  []Error // what is odd and does not hinder
@@ -41,6 +42,7 @@ type VM struct {
 	Firmware    string // "" for the default, or bios
 	SSH         SSH
 	Bootstrap   Bootstrap
+	Warm        bool   // default true; never true where the project's is false
 	Kernel      string // absolute; "" boots from the disk
 	Initrd      string // absolute
 	Append      string

@@ -73,6 +73,7 @@ func (l *loader) vm(t *table, base Bootstrap) (vm VM, count int) {
 	}
 	vm.CPUs = t.integer("cpus", defaultCPUs, 1, maxCPUs)
 	vm.MemoryMiB = memory(t, defaultMemory)
+	vm.Warm = t.boolean("warm", true) && l.p.Warm
 	l.images(t, &vm)
 	hardware(t, &vm)
 	vm.Overlay = l.overlay(t)

@@ -55,12 +55,33 @@ type Waiting struct {
 	LimitMS   int64  `json:"limit_ms"`
 }
 
+// StartChosen says how a VM is started, and why not by less work.
+type StartChosen struct {
+	VM       string `json:"-"`
+	Start    string `json:"start"`           // "cold", "disk" or "ram"
+	Stage    string `json:"stage,omitempty"` // what the template holds: "ready" or "bootstrapped"
+	Template string `json:"template,omitempty"`
+	Reason   string `json:"reason"`
+}
+
+// TemplateSaved says that a VM was kept as a template for later starts.
+type TemplateSaved struct {
+	VM        string `json:"-"`
+	Template  string `json:"template"`
+	Stage     string `json:"stage"`
+	Start     string `json:"start"`            // what it allows: "ram" or "disk"
+	Reason    string `json:"reason,omitempty"` // why it is not "ram"
+	Bytes     int64  `json:"bytes"`            // on disk
+	ElapsedMS int64  `json:"elapsed_ms"`
+}
+
 // Ready says that SSH let us in at this address.
 type Ready struct {
 	VM        string `json:"-"`
 	User      string `json:"user"`
 	Host      string `json:"host"`
 	Port      int    `json:"port"`
+	Start     string `json:"start,omitempty"` // as in StartChosen
 	ElapsedMS int64  `json:"elapsed_ms"`
 }
 

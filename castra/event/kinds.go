@@ -5,9 +5,11 @@ package event
 var all = []Event{
 	Message{},
 	OverlayPrepared{},
+	StartChosen{},
 	Launched{},
 	Waiting{},
 	Ready{},
+	TemplateSaved{},
 	CopyProgress{},
 	ShutdownRequested{},
 	CooperativeAttempted{},
@@ -43,9 +45,11 @@ func Kinds() []Kind {
 
 func (Message) Kind() Kind              { return "message" }
 func (OverlayPrepared) Kind() Kind      { return "vm.overlay.prepared" }
+func (StartChosen) Kind() Kind          { return "vm.start.chosen" }
 func (Launched) Kind() Kind             { return "vm.launched" }
 func (Waiting) Kind() Kind              { return "vm.waiting" }
 func (Ready) Kind() Kind                { return "vm.ready" }
+func (TemplateSaved) Kind() Kind        { return "vm.template.saved" }
 func (CopyProgress) Kind() Kind         { return "vm.copy.progress" }
 func (ShutdownRequested) Kind() Kind    { return "vm.shutdown.requested" }
 func (CooperativeAttempted) Kind() Kind { return "vm.cooperative.attempted" }
@@ -71,9 +75,11 @@ func (Summary) Kind() Kind              { return "summary" }
 
 func (e Message) Subject() string              { return e.VM }
 func (e OverlayPrepared) Subject() string      { return e.VM }
+func (e StartChosen) Subject() string          { return e.VM }
 func (e Launched) Subject() string             { return e.VM }
 func (e Waiting) Subject() string              { return e.VM }
 func (e Ready) Subject() string                { return e.VM }
+func (e TemplateSaved) Subject() string        { return e.VM }
 func (e CopyProgress) Subject() string         { return e.VM }
 func (e ShutdownRequested) Subject() string    { return e.VM }
 func (e CooperativeAttempted) Subject() string { return e.VM }
@@ -99,9 +105,11 @@ func (Summary) Subject() string                { return "" }
 
 func (Message) sealed()              {}
 func (OverlayPrepared) sealed()      {}
+func (StartChosen) sealed()          {}
 func (Launched) sealed()             {}
 func (Waiting) sealed()              {}
 func (Ready) sealed()                {}
+func (TemplateSaved) sealed()        {}
 func (CopyProgress) sealed()         {}
 func (ShutdownRequested) sealed()    {}
 func (CooperativeAttempted) sealed() {}

@@ -26,11 +26,13 @@ var at = time.Date(2026, 11, 25, 14, 3, 5, 7_900_000, time.FixedZone("", 3600))
 var examples = []Event{
 	Message{VM: "web-0", Level: "warning", Text: "forward on 0.0.0.0 & <all>", Hint: "set host_ip"},
 	OverlayPrepared{VM: "web-0", Path: "/s/overlays/web.qcow2", BaseImage: "/s/images/base.qcow2", ElapsedMS: 41},
+	StartChosen{VM: "web-0", Start: "ram", Stage: "ready", Template: "0f3a", Reason: "its role was saved before"},
 	Launched{VM: "web-0", PID: 4711, Accelerator: "tcg", CPUs: 2, MemoryMiB: 512, Forwards: []Forward{
 		{HostIP: "127.0.0.1", HostPort: 40123, GuestPort: 22, Protocol: "tcp"},
 	}},
 	Waiting{VM: "web-0", For: "SSH", ElapsedMS: 5000, LimitMS: 300000},
-	Ready{VM: "web-0", User: "root", Host: "127.0.0.1", Port: 40123, ElapsedMS: 5400},
+	Ready{VM: "web-0", User: "root", Host: "127.0.0.1", Port: 40123, Start: "cold", ElapsedMS: 5400},
+	TemplateSaved{VM: "web-0", Template: "0f3a", Stage: "bootstrapped", Start: "disk", Reason: "the guest cannot be woken", Bytes: 1 << 20, ElapsedMS: 90},
 	CopyProgress{VM: "web-0", Source: "site.tar", Target: "web-0:/srv", Done: 1 << 20, Total: 3 << 20},
 	ShutdownRequested{VM: "web-0", Reason: "down"},
 	CooperativeAttempted{VM: "web-0", Channel: "unavailable", Reason: "no socket", LimitMS: 20000},

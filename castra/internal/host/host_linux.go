@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
@@ -30,6 +31,28 @@ func TotalMemory() (uint64, error) { return meminfo("MemTotal:") }
 // AvailableMemory is the memory in bytes that new processes can use without
 // swapping (MemAvailable of /proc/meminfo).
 func AvailableMemory() (uint64, error) { return meminfo("MemAvailable:") }
+
+// CPU names the model of this computer's CPU with a digest of its features; ""
+// where unknown.
+func CPU() string {
+	b, err := os.ReadFile("/proc/cpuinfo")
+	if err != nil {
+		return ""
+	}
+	first, _, _ := bytes.Cut(b, []byte("\n\n"))
+	var model string
+	features := sha256.New()
+	for line := range strings.Lines(string(first)) {
+		key, value, _ := strings.Cut(line, ":")
+		switch strings.TrimSpace(key) {
+		case "model name", "CPU part":
+			model = strings.TrimSpace(value)
+		case "flags", "Features", "microcode":
+			features.Write([]byte(value))
+		}
+	}
+	return fmt.Sprintf("%s %x", model, features.Sum(nil)[:8])
+}
 
 func meminfo(key string) (uint64, error) {
 	f, err := os.Open("/proc/meminfo")

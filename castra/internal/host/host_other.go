@@ -19,6 +19,12 @@ func BootID() string {
 	return strconv.FormatInt(tv.Sec, 10)
 }
 
+// CPU names the model of this computer's CPU; "" where unknown.
+func CPU() string {
+	brand, _ := unix.Sysctl("machdep.cpu.brand_string")
+	return brand
+}
+
 // TotalMemory is not known here.
 func TotalMemory() (uint64, error) { return 0, errors.ErrUnsupported }
 

@@ -6,19 +6,14 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"castra.example/castra/castra/internal/host"
 )
 
-const (
-	overlayTimeout = 60 * time.Second
-	stderrLimit    = 4 << 10
-)
+const stderrLimit = 4 << 10
 
 // ToolError says: a program that Castra runs ended in failure.
 type ToolError struct {
@@ -50,40 +45,30 @@ func ReserveOverlay(path string) (host.FileID, error) {
 }
 
 // CreateOverlay fills the reserved file at path with a qcow2 that writes on
-// top of the qcow2 at base; both paths are absolute.
-func CreateOverlay(ctx context.Context, qemuImg, base, path string) error {
-	ctx, cancel := context.WithTimeout(ctx, overlayTimeout)
-	defer cancel()
-	// qemu-img takes -b and the overlay's path as they are: no option syntax, no doubled commas.
-	args := []string{"create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", base, path}
-	cmd := exec.CommandContext(ctx, qemuImg, args...)
-	var stderr bounded
-	cmd.Stderr = &stderr
-	cmd.WaitDelay = time.Second
-	err := cmd.Run()
-	if err == nil {
-		err = checkOverlay(path)
-	}
-	if err != nil {
-		return &ToolError{qemuImg, args, errors.Join(err, ctx.Err()), stderr.String()}
-	}
-	return nil
-}
-
-// checkOverlay believes the file and not the exit status: qemu-img has been
-// seen to report success for what no guest can boot from.
-func checkOverlay(path string) error {
-	f, err := os.Open(path)
+// top of the qcow2 at base, an absolute path, and is as large.
+func CreateOverlay(base, path string) error {
+	size, err := virtualSize(base)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	magic := make([]byte, 4)
-	if _, err := f.Read(magic); err != nil || string(magic) != "QFI\xfb" {
-		return errors.New("it reported success and wrote no qcow2")
+	f, err := os.OpenFile(path, os.O_RDWR|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
 	}
-	return nil
+	return errors.Join(writeOverlay(f, base, size), f.Close())
 }
+
+// CopyOverlay fills the reserved file at path with a copy of another overlay, so that it depends on nothing but that one's backing file.
+func CopyOverlay(ctx context.Context, from, path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	return copyInto(ctx, from, f)
+}
+
+// DiskSize is the size in bytes of the disk that a guest sees of the qcow2 at path.
+func DiskSize(path string) (int64, error) { return virtualSize(path) }
 
 // InUse tells that a living QEMU, or another program that locks images as it
 // does, has the disk at path open.

@@ -35,6 +35,21 @@ type Spec struct {
 	Append    string
 	// Sandbox is set where QEMU can lock itself in (Linux, seccomp).
 	Sandbox bool
+	RAM     RAM
+	// State is a file of Save's, which Restore has to load before the guest runs; "" boots.
+	State string
+	// GenerationID gives the guest a device that tells it, by a number new at every launch, that it has been restored.
+	GenerationID bool
+	// Balloon gives back to this computer the memory that the guest frees.
+	Balloon bool
+}
+
+// RAM says what the guest's memory is kept in. The zero value leaves that to QEMU.
+type RAM struct {
+	// Shared keeps it in a file without a name, from which Save can copy it.
+	Shared bool
+	// File is memory that Save wrote. It is mapped copy-on-write and never written to.
+	File string
 }
 
 // Forward is one hostfwd rule. HostPort 0 lets the kernel choose.
@@ -53,7 +68,7 @@ func (s Spec) Args() []string {
 		"-uuid", s.UUID,
 		"-nodefaults", "-no-user-config",
 		"-display", "none",
-		"-machine", s.Machine,
+		"-machine", s.machine(),
 		"-accel", s.Accelerator.Name,
 		"-cpu", cmp.Or(s.CPU, s.Accelerator.CPU()),
 		"-smp", strconv.Itoa(s.CPUs),
@@ -68,6 +83,7 @@ func (s Spec) Args() []string {
 			args = append(args, "-append", s.Append)
 		}
 	}
+	args = append(args, s.memory()...)
 	args = append(args, s.disks()...)
 	args = append(args,
 		"-netdev", s.netdev(),
@@ -75,6 +91,14 @@ func (s Spec) Args() []string {
 		// would spend time on it.
 		"-device", object("driver", "virtio-net-pci", "netdev", "net0", "romfile", ""),
 		"-device", object("driver", "virtio-rng-pci"),
+	)
+	if s.Balloon {
+		args = append(args, "-device", object("driver", "virtio-balloon-pci", "free-page-reporting", true))
+	}
+	if s.GenerationID {
+		args = append(args, "-device", object("driver", "vmgenid", "guid", "auto"))
+	}
+	args = append(args,
 		"-chardev", "file,id=serial0,append=on,path="+escape(s.SerialLog),
 		"-serial", "chardev:serial0",
 		"-chardev", "socket,id=monitor0,server=on,wait=off,path="+escape(s.Monitor),
@@ -84,7 +108,45 @@ func (s Spec) Args() []string {
 	if s.Sandbox {
 		args = append(args, "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny")
 	}
+	if s.State != "" {
+		args = append(args, "-incoming", "defer")
+	}
 	return args
+}
+
+// Shape is what of the command line the guest can tell: no host paths, names or ports. Two Specs with the same Shape, the same files
+// and the same QEMU make machines that a saved state fits alike.
+func (s Spec) Shape() []string {
+	s.Dir, s.Name, s.UUID, s.Forwards, s.Pidfile, s.Monitor, s.SerialLog = "", "", "", nil, "", "", ""
+	s.RAM, s.State, s.Overlay = RAM{}, "", "overlay"
+	for _, path := range []*string{&s.Seed, &s.Kernel, &s.Initrd} {
+		if *path != "" {
+			*path = "given"
+		}
+	}
+	return s.Args()
+}
+
+const ramID = "ram0"
+
+func (s Spec) machine() string {
+	if s.RAM == (RAM{}) {
+		return s.Machine
+	}
+	return s.Machine + ",memory-backend=" + ramID
+}
+
+// memory is the same block of RAM by whatever it is kept in: state saved with one is loaded with another.
+func (s Spec) memory() []string {
+	size := int64(s.MemoryMiB) << 20
+	switch {
+	case s.RAM.Shared:
+		return []string{"-object", object("qom-type", "memory-backend-memfd", "id", ramID, "size", size, "share", true)}
+	case s.RAM.File != "":
+		return []string{"-object", object("qom-type", "memory-backend-file", "id", ramID, "size", size, "mem-path", s.RAM.File, "share", false)}
+	default:
+		return nil
+	}
 }
 
 func (s Spec) disks() []string {

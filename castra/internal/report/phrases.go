@@ -20,10 +20,18 @@ func phrase(e event.Event) line {
 		return messageLine(e)
 	case event.OverlayPrepared:
 		return line{rest: fmt.Sprintf("overlay prepared in %s: %s on %s", ms(e.ElapsedMS), e.Path, e.BaseImage), quiet: e.ElapsedMS < slow}
+	case event.StartChosen:
+		return startLine(e)
+	case event.TemplateSaved:
+		return savedLine(e)
 	case event.Launched:
 		return launchedLine(e)
 	case event.Ready:
-		return line{style: green, head: "ready in " + ms(e.ElapsedMS),
+		head := "ready in " + ms(e.ElapsedMS)
+		if e.Start != "" && e.Start != "cold" {
+			head += " (" + e.Start + ")"
+		}
+		return line{style: green, head: head,
 			rest: ": " + e.User + "@" + net.JoinHostPort(e.Host, strconv.Itoa(e.Port))}
 	case event.Waiting:
 		return line{style: faint, head: waitText(e)}
@@ -43,6 +51,22 @@ func phrase(e event.Event) line {
 	default:
 		return bootstrapLine(e)
 	}
+}
+
+func startLine(e event.StartChosen) line {
+	rest := e.Start + " start"
+	if e.Start != "cold" {
+		rest = "start from a " + e.Stage + " template (" + e.Start + ")"
+	}
+	return line{rest: rest + because(e.Reason)}
+}
+
+func savedLine(e event.TemplateSaved) line {
+	rest := "saved as a " + e.Stage + " template in " + ms(e.ElapsedMS) + sized(e.Bytes)
+	if e.Start != "ram" {
+		rest += ", without its memory" + because(e.Reason)
+	}
+	return line{rest: rest}
 }
 
 func commandLine(e event.Event) line {

@@ -91,6 +91,10 @@ func (l Layout) Seed(vm string) string { return l.join(overlaysName, vm+"-seed.i
 // Identity is the workspace's private SSH key, in OpenSSH's format.
 func (l Layout) Identity() string { return l.join(metadataName, "id_ed25519") }
 
+// HostKey is the private SSH host key of a role's guests where these may be
+// started from a template: it outlives a run, since the template holds it.
+func (l Layout) HostKey(role string) string { return l.join(metadataName, "host-"+role+"_ed25519") }
+
 // Record is metadata/workspace.json.
 func (l Layout) Record() string { return l.join(metadataName, recordName) }
 

@@ -42,11 +42,24 @@ type VM struct {
 	Launched    time.Time         `json:"launched"`
 	Ready       time.Time         `json:"ready,omitzero"`
 	Settings    map[string]string `json:"settings"`
+	Start       Start             `json:"start,omitzero"`
 	Overlay     Overlay           `json:"overlay"`
 	SSH         SSH               `json:"ssh"`
 	Forwards    []Forward         `json:"forwards"`
 	Bootstrap   Bootstrap         `json:"bootstrap,omitzero"`
 	Health      string            `json:"health,omitempty"`
+}
+
+// Start is how a VM was started. Kind is "cold", "disk" or "ram"; it is on
+// record before QEMU runs, so that a guest that a killed command restored is
+// not taken for one that has booted.
+type Start struct {
+	Kind     string `json:"kind"`
+	Stage    string `json:"stage,omitempty"`
+	Template string `json:"template,omitempty"`
+	Reason   string `json:"reason,omitempty"`
+	// Saving is set while the guest is stopped to be saved.
+	Saving bool `json:"saving,omitempty"`
 }
 
 // Overlay is a disk that Castra made for one run of a VM. ID is that of the

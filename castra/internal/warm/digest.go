@@ -1,0 +1,170 @@
+package warm
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// cacheEntries is how many entries a cache keeps.
+	cacheEntries = 256
+	// clockGrain is how long a file must have been left alone for its times to
+	// tell a later write from an earlier one.
+	clockGrain = 2 * time.Second
+)
+
+// digestEntry is what is remembered of a file of the host.
+type digestEntry struct {
+	Identity identity `json:"identity"`
+	Digest   string   `json:"digest"`
+}
+
+// Digest is "sha256:…" of the regular file at path, symlinks followed. It is
+// remembered, where the store can be written to, so that a file that stays as
+// it is is read once.
+func (s *Store) Digest(path string) (string, error) {
+	sum, err := s.digest(path)
+	return sum, failed("take the digest of", path, err)
+}
+
+func (s *Store) digest(path string) (string, error) {
+	f, id, err := openAny(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	if sum, ok := s.recall(path, id); ok {
+		return sum, nil
+	}
+	begun := time.Now().Add(-clockGrain).UnixNano()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return "", err
+	}
+	sum := "sha256:" + hex.EncodeToString(h.Sum(nil))
+	after, err := identify(f)
+	if err != nil {
+		return "", err
+	}
+	if after != id {
+		return "", fmt.Errorf("it changed while it was read: %w", fs.ErrInvalid)
+	}
+	if id.MtimeNsec < begun && id.CtimeNsec < begun {
+		_ = s.remember(digestsName, digestName(path), digestEntry{id, sum}) // else it is read again
+	}
+	return sum, nil
+}
+
+// KnownDigest is Digest where that needs no reading. It writes nothing.
+func (s *Store) KnownDigest(path string) (string, bool) {
+	f, id, err := openAny(path)
+	if err != nil {
+		return "", false
+	}
+	defer f.Close()
+	return s.recall(path, id)
+}
+
+// openAny opens a regular file of anybody's.
+func openAny(path string) (*os.File, identity, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0) // a FIFO would wait
+	if err != nil {
+		return nil, identity{}, err
+	}
+	st, err := f.Stat()
+	if err == nil && !st.Mode().IsRegular() {
+		err = fmt.Errorf("not a regular file: %w", fs.ErrInvalid)
+	}
+	var id identity
+	if err == nil {
+		id, err = identify(f)
+	}
+	if err != nil {
+		f.Close()
+		return nil, identity{}, err
+	}
+	return f, id, nil
+}
+
+func digestName(path string) string {
+	sum := sha256.Sum256([]byte(filepath.Clean(path)))
+	return hex.EncodeToString(sum[:16])
+}
+
+func (s *Store) recall(path string, id identity) (string, bool) {
+	var e digestEntry
+	if !s.load(digestsName, digestName(path), &e) || e.Identity != id || !strings.HasPrefix(e.Digest, "sha256:") {
+		return "", false
+	}
+	return e.Digest, true
+}
+
+// SaveFacts remembers v, as JSON, under a name of hexadecimal digits.
+func (s *Store) SaveFacts(name string, v any) error {
+	return failed("save facts to", s.path(factsDir, name+".json"), s.remember(factsDir, name, v))
+}
+
+// LoadFacts gives v what SaveFacts remembered, and tells whether there was
+// anything. Where there was not, what v holds means nothing.
+func (s *Store) LoadFacts(name string, v any) bool { return s.load(factsDir, name, v) }
+
+// load reads an entry of a cache; a corrupt one, or one that others can write
+// to, is none.
+func (s *Store) load(cache, name string, v any) bool {
+	return factsName.MatchString(name) && checkDir(s.dir) == nil && checkDir(s.path(cache)) == nil &&
+		readJSON(s.path(cache, name+".json"), v) == nil
+}
+
+// remember writes an entry of a cache and removes the oldest beyond
+// cacheEntries.
+func (s *Store) remember(cache, name string, v any) error {
+	if !factsName.MatchString(name) {
+		return fmt.Errorf("%q is not hexadecimal: %w", name, fs.ErrInvalid)
+	}
+	root, err := s.create()
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	if err := root.MkdirAll(cache, 0o700); err != nil {
+		return err
+	}
+	if err := checkDir(s.path(cache)); err != nil {
+		return err
+	}
+	if err := writeJSON(s.path(cache, name+".json"), v); err != nil {
+		return err
+	}
+	return bound(root, cache, name)
+}
+
+// bound removes the oldest entries of a cache beyond cacheEntries, but not the
+// one called kept, which a clock that went back may make the oldest.
+func bound(root *os.Root, cache, kept string) error {
+	entries, err := fs.ReadDir(root.FS(), cache)
+	if err != nil || len(entries) <= cacheEntries {
+		return err
+	}
+	var files []fs.FileInfo
+	for _, e := range entries {
+		base, isEntry := strings.CutSuffix(e.Name(), ".json")
+		if info, err := e.Info(); err == nil && base != kept && (isEntry && factsName.MatchString(base) || tempName.MatchString(e.Name())) {
+			files = append(files, info)
+		}
+	}
+	slices.SortFunc(files, func(a, b fs.FileInfo) int { return a.ModTime().Compare(b.ModTime()) })
+	for _, f := range files[:max(0, len(files)-cacheEntries+1)] {
+		_ = root.Remove(cache + "/" + f.Name()) // another may have done so
+	}
+	return nil
+}

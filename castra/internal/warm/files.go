@@ -1,0 +1,229 @@
+package warm
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// jsonLimit bounds what is read of a file that should be small.
+	jsonLimit = 1 << 20
+	// block is the unit in which zeros are left out of a digest.
+	block = 64 << 10
+)
+
+// identity changes whenever a file is written to, replaced or copied: nobody
+// but root can set a ctime.
+type identity struct {
+	Device    uint64 `json:"dev"`
+	Inode     uint64 `json:"ino"`
+	Bytes     int64  `json:"size"`
+	MtimeNsec int64  `json:"mtime_ns"`
+	CtimeNsec int64  `json:"ctime_ns"`
+}
+
+func identify(f *os.File) (identity, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return identity{}, err
+	}
+	return identity{uint64(st.Dev), st.Ino, st.Size, st.Mtim.Nano(), st.Ctim.Nano()}, nil //nolint:unconvert // 32 bits and signed on macOS
+}
+
+// checkDir refuses a directory that is not ours alone: *UnsafeError.
+func checkDir(path string) error {
+	var st unix.Stat_t
+	if err := unix.Lstat(path, &st); err != nil {
+		return &fs.PathError{Op: "lstat", Path: path, Err: err}
+	}
+	return checkStat(path, &st, unix.S_IFDIR)
+}
+
+// checkStat refuses what is not of the wanted type, or not ours alone.
+func checkStat(path string, st *unix.Stat_t, want uint32) error {
+	away := fmt.Sprintf("mv %s %s", quote(path), quote(path+".aside"))
+	name, mode := "directory", 0o700
+	if want == unix.S_IFREG {
+		name, mode = "regular file", 0o600
+	}
+	perm := uint32(st.Mode) & 0o7777 //nolint:unconvert // 16 bits on macOS
+	switch kind := uint32(st.Mode) & unix.S_IFMT; {
+	case kind == unix.S_IFLNK:
+		return &UnsafeError{path, "is a symlink", "rm " + quote(path)}
+	case kind != want:
+		return &UnsafeError{path, "is not a " + name, away}
+	case int(st.Uid) != os.Geteuid():
+		return &UnsafeError{path, fmt.Sprintf("belongs to uid %d, and you are uid %d", st.Uid, os.Geteuid()), away}
+	case perm&0o077 != 0:
+		return &UnsafeError{path, fmt.Sprintf("has mode %04o: others may get at it", perm), fmt.Sprintf("chmod %o %s", mode, quote(path))}
+	}
+	return nil
+}
+
+// openOwn opens a regular file of ours to read; *UnsafeError where it is none.
+func openOwn(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if errors.Is(err, unix.ELOOP) {
+		return nil, &UnsafeError{path, "is a symlink", "rm " + quote(path)}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := checkFile(f); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+func checkFile(f *os.File) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return err
+	}
+	return checkStat(f.Name(), &st, unix.S_IFREG)
+}
+
+// lockFile opens the file at path and locks it with how, without waiting:
+// errInUse where another holds it, or has moved it away meanwhile.
+func lockFile(path string, flag, how int) (*os.File, error) {
+	f, err := os.OpenFile(path, flag|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
+	if errors.Is(err, unix.ELOOP) {
+		return nil, &UnsafeError{path, "is a symlink", "rm " + quote(path)}
+	}
+	if err != nil {
+		return nil, err
+	}
+	err = unix.Flock(int(f.Fd()), how|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		err = errInUse
+	}
+	if err == nil {
+		err = stillAt(path, f)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// stillAt is nil where path still names the open file f.
+func stillAt(path string, f *os.File) error {
+	open, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	now, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(open, now) {
+		return errInUse
+	}
+	return err
+}
+
+// unlock gives a lock back at once: closing alone would leave it to a child
+// that was forked a moment ago and has not reached its exec. Nil is fine.
+func unlock(f *os.File) {
+	if f != nil {
+		_ = unix.Flock(int(f.Fd()), unix.LOCK_UN)
+		f.Close()
+	}
+}
+
+// readJSON decodes a small file of ours.
+func readJSON(path string, v any) error {
+	f, err := openOwn(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return decode(f, v)
+}
+
+func decode(f *os.File, v any) error {
+	b, err := io.ReadAll(io.NewSectionReader(f, 0, jsonLimit))
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(b, v)
+}
+
+// writeJSON puts v at path so that a reader sees the old file or the new one.
+// It is not synced: what the power cuts short is no JSON, and a miss. (Syncing
+// would also wait for the gigabytes of a template written just before.)
+func writeJSON(path string, v any) error {
+	b, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), ".tmp-") // mode 0600
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(append(b, '\n'))
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	return nil
+}
+
+// digest is that of a template's file. It is SHA-256 over the size and then,
+// for each block of 64 KiB (the last may be shorter) that is not all zero, its
+// offset, its length and its bytes; numbers are 8 bytes, big endian. So a hole
+// costs no reading, and a copy that filled the holes with zeros is the same.
+func digest(ctx context.Context, f *os.File, size int64) (string, error) {
+	h := sha256.New()
+	number := func(n int64) { _ = binary.Write(h, binary.BigEndian, n) }
+	number(size)
+	buf, zero := make([]byte, block), make([]byte, block)
+	for off := int64(0); off < size; {
+		start, end := extent(f, off, size)
+		for off = max(off, start&^(block-1)); off < end; off += block {
+			if err := ctx.Err(); err != nil {
+				return "", err
+			}
+			b := buf[:min(block, size-off)]
+			if _, err := io.ReadFull(io.NewSectionReader(f, off, int64(len(b))), b); err != nil {
+				return "", fmt.Errorf("read %s: %w", f.Name(), err)
+			}
+			if !bytes.Equal(b, zero[:len(b)]) {
+				number(off)
+				number(int64(len(b)))
+				h.Write(b)
+			}
+		}
+	}
+	return "sha256:" + hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// extent is the first stretch of data at or after off. Where the file system
+// does not tell, all the rest is data.
+func extent(f *os.File, off, size int64) (start, end int64) {
+	start, err := unix.Seek(int(f.Fd()), off, unix.SEEK_DATA)
+	if errors.Is(err, unix.ENXIO) {
+		return size, size // a hole up to the end
+	}
+	if err != nil {
+		return off, size
+	}
+	end, err = unix.Seek(int(f.Fd()), start, unix.SEEK_HOLE)
+	if err != nil || end <= start {
+		return start, size
+	}
+	return start, min(end, size)
+}

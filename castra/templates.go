@@ -1,0 +1,285 @@
+package castra
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"runtime"
+	"time"
+
+	"castra.example/castra/castra/internal/host"
+	"castra.example/castra/castra/internal/qemu"
+	"castra.example/castra/castra/internal/seed"
+	"castra.example/castra/castra/internal/warm"
+	"castra.example/castra/castra/internal/workspace"
+)
+
+// How a VM is started, as it stands in records, events and reports.
+const (
+	startCold = "cold" // the guest boots from its base image
+	startDisk = "disk" // it boots from the disk of a template
+	startRAM  = "ram"  // it goes on from where a template was saved
+)
+
+// templates is what Up and Plan know of warm starts.
+type templates struct {
+	store *warm.Store // nil where there are none at all
+	off   string      // and why
+	disk  bool        // no memory is kept
+	site  site
+	// look only: nothing is made, written or locked.
+	look bool
+}
+
+// openTemplates never fails: without templates, VMs boot cold. What keeps them
+// from being used, where the user did not ask for that, is given as a fault.
+func (p *Project) openTemplates(s site, look bool) (*templates, error) {
+	t := &templates{site: s, look: look, disk: p.options.Warm == warmDisk || !qemu.WarmSystem}
+	switch {
+	case p.options.Warm == warmOff:
+		t.off = "warm starts are off"
+	case p.config != nil && !p.config.Warm:
+		t.off = "warm = false"
+	case p.home == "":
+		t.off = "there is no home directory to keep templates in"
+	}
+	if t.off != "" {
+		return t, nil
+	}
+	var err error
+	if t.store, err = warm.Open(p.home); err != nil {
+		t.store, t.off = nil, "templates cannot be used"
+	}
+	return t, err
+}
+
+// refusal tells why this VM neither starts from templates nor is saved as one; "" where it may.
+func (t *templates) refusal(p vmPlan) string {
+	switch {
+	case t.store == nil:
+		return t.off
+	case !p.Warm:
+		return "warm = false"
+	case p.SSH.Host != "":
+		return "its SSH is not reached through a forward of ours"
+	default:
+		return ""
+	}
+}
+
+// way is how one VM is started.
+type way struct {
+	workspace.Start
+	template  *warm.Template // nil of a cold start
+	bootstrap string         // digest of what the template has run; "" where it has not
+}
+
+func cold(reason string) way { return way{Start: workspace.Start{Kind: startCold, Reason: reason}} }
+
+func (w way) release() {
+	if w.template != nil {
+		w.template.Release()
+	}
+}
+
+// choose finds the template that spares the most: one that has run this
+// bootstrap (digest; "" where none is due), else one that was ready for it. A
+// template that is there and cannot be used is a fault beside a cold way.
+func (t *templates) choose(p vmPlan, bootstrap string) (way, error) {
+	if why := t.refusal(p); why != "" {
+		return cold(why), nil
+	}
+	stages := []warm.Stage{warm.Ready}
+	if bootstrap != "" {
+		stages = []warm.Stage{warm.Bootstrapped, warm.Ready}
+	}
+	var missed []string
+	for _, stage := range stages {
+		in, why, err := t.ingredients(p, stage, bootstrap)
+		if err != nil || why != "" {
+			return cold(why), err
+		}
+		found, err := t.find(in)
+		var miss *warm.MissError
+		switch {
+		case errors.As(err, &miss):
+			missed = append(missed, miss.Reason)
+		case err != nil:
+			return cold("its template cannot be used"), err
+		default:
+			return t.from(found, in, missed), nil
+		}
+	}
+	return cold(missed[len(missed)-1]), nil
+}
+
+func (t *templates) find(in warm.Ingredients) (*warm.Template, error) {
+	if t.look {
+		return t.store.Peek(in)
+	}
+	return t.store.Find(in)
+}
+
+// from tells how the template is used. Missed is why there is none of the bootstrapped stage.
+func (t *templates) from(found *warm.Template, in warm.Ingredients, missed []string) way {
+	w := way{template: found, Start: workspace.Start{Kind: startDisk, Stage: string(in.Stage), Template: found.Key}}
+	if found.HasRAM() {
+		w.Kind = startRAM
+	}
+	w.Reason = "saved " + found.Manifest.Made.Local().Format(time.DateTime)
+	if in.Stage == warm.Bootstrapped {
+		w.bootstrap = in.Bootstrap
+	} else if len(missed) > 0 {
+		w.Reason += "; bootstrap: " + missed[0]
+	}
+	return w
+}
+
+// ingredients are what a template of this VM is filed under. Why is set where they
+// cannot be known yet: what QEMU makes of its options is asked of one that runs.
+func (t *templates) ingredients(p vmPlan, stage warm.Stage, bootstrap string) (in warm.Ingredients, why string, err error) {
+	in, why, err = t.outline(p)
+	if err != nil || why != "" {
+		return in, why, err
+	}
+	facts, name, err := t.facts(p, in.QEMU)
+	if err != nil {
+		return in, "", err
+	}
+	if name == "" {
+		return in, "no VM has been started with this QEMU yet", nil
+	}
+	in.Machine, in.CPU, in.QEMU = facts.Machine, facts.CPU, facts.Version+" "+in.QEMU
+	in.Stage = stage
+	if stage == warm.Bootstrapped {
+		in.Owner, in.Bootstrap = p.Name, bootstrap
+	}
+	return in, "", nil
+}
+
+// outline is the ingredients of the ready stage but for what a running QEMU has to tell: enough to
+// know which VMs will be alike.
+func (t *templates) outline(p vmPlan) (in warm.Ingredients, why string, err error) {
+	in = warm.Ingredients{
+		Stage: warm.Ready, Owner: p.Role, Append: p.spec.Append, OverlayFormat: "qcow2", Arch: goarch,
+		Accelerator: p.spec.Accelerator.Name, HostCPU: host.CPU(), Firmware: "bios",
+		CPUs: p.CPUs, MemoryMiB: p.MemoryMiB, Devices: p.spec.Shape(), User: p.SSH.User,
+	}
+	if t.disk {
+		in.Devices = append(in.Devices, "disk only")
+	}
+	for _, file := range []struct {
+		path   string
+		digest *string
+	}{{p.base.Path, &in.BaseImage}, {p.spec.Kernel, &in.Kernel}, {p.spec.Initrd, &in.Initrd}, {p.spec.Binary, &in.QEMU}} {
+		if file.path == "" {
+			continue
+		}
+		if *file.digest, err = t.digest(file.path); err != nil {
+			return in, "", err
+		}
+		if *file.digest == "" {
+			return in, "nothing has been started from this image yet", nil
+		}
+	}
+	if in.OverlayBytes, err = qemu.DiskSize(p.base.Path); err != nil {
+		return in, "", err
+	}
+	for _, key := range []struct {
+		path   string
+		public *string
+	}{{p.identity, &in.AuthorizedKey}, {t.site.layout.HostKey(p.Role), &in.HostKey}} {
+		k, err := readKey(key.path)
+		if errors.Is(err, fs.ErrNotExist) {
+			return in, "the workspace has no keys yet", nil
+		}
+		if err != nil {
+			return in, "", err
+		}
+		*key.public = k.Public
+	}
+	return in, "", nil
+}
+
+// digest of a file of this computer; "" where looking only, and nobody has reckoned it before.
+func (t *templates) digest(path string) (string, error) {
+	if t.look {
+		known, _ := t.store.KnownDigest(path)
+		return known, nil
+	}
+	return t.store.Digest(path)
+}
+
+// facts are what is on record of the QEMU that p would run; name is "" where nothing is.
+func (t *templates) facts(p vmPlan, binary string) (facts qemu.Facts, name string, err error) {
+	name = factsName(p, binary)
+	if !t.store.LoadFacts(name, &facts) {
+		return qemu.Facts{}, "", nil
+	}
+	return facts, name, nil
+}
+
+// factsName covers all that what QEMU makes of its options depends on.
+func factsName(p vmPlan, binary string) string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s\n%s\n%s\n%s\n%s", binary, p.spec.Machine, p.spec.CPU, p.spec.Accelerator.Name, host.CPU()))
+	return hex.EncodeToString(sum[:16])
+}
+
+// apply makes the plan that of a VM started this way. It is pure. With saved, the VM is
+// to be saved in turn, so its memory must be one that can be copied.
+func (t *templates) apply(p vmPlan, w way, saved bool) vmPlan {
+	p.start, p.restored = w.Start, w.bootstrap
+	switch {
+	case w.template == nil:
+	case saved: // a template that is made of it must not depend on this one, which may be evicted first
+		p.copied = w.template.Disk()
+	default:
+		p.backing = w.template.Disk()
+	}
+	shared := saved && !t.disk && w.Kind != startDisk
+	p.spec.RAM = qemu.RAM{Shared: shared}
+	if w.Kind == startRAM {
+		p.spec.State = w.template.State()
+		if !shared {
+			p.spec.RAM.File = w.template.RAM()
+		}
+	}
+	return p
+}
+
+// saves tells that a VM started this way will be saved: when it is ready, after its bootstrap, or both.
+func (t *templates) saves(p vmPlan, w way, bootstrap string) bool {
+	switch {
+	case t.refusal(p) != "", w.Kind == startDisk:
+		return false
+	case w.Kind == startCold:
+		return true
+	default:
+		return bootstrap != "" && w.bootstrap == ""
+	}
+}
+
+// readKey reads a private key of the workspace or the user.
+func readKey(path string) (seed.Key, error) {
+	pem, err := os.ReadFile(path)
+	if err != nil {
+		return seed.Key{}, err
+	}
+	key, err := seed.ParseKey(pem)
+	if err != nil {
+		return seed.Key{}, fmt.Errorf("key %s: %w", path, err)
+	}
+	return key, nil
+}
+
+// bootSlots is how many guests may boot at once. Emulated CPUs that share a core only make each other late;
+// a restored guest has next to nothing to do.
+func bootSlots(a qemu.Accelerator, vms int) int {
+	if a.Emulated() {
+		return runtime.NumCPU()
+	}
+	return max(vms, 1)
+}

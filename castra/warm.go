@@ -1,0 +1,391 @@
+package castra
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+
+	"castra.example/castra/castra/event"
+	"castra.example/castra/castra/internal/guest"
+	"castra.example/castra/castra/internal/qemu"
+	"castra.example/castra/castra/internal/warm"
+)
+
+const (
+	// wakeLimit is how long a restored guest may take to answer and be woken, when no more are restored than there are
+	// cores; it takes 0.4 s under TCG. After that it is booted instead.
+	wakeLimit = 5 * time.Second
+	wakeRetry = 50 * time.Millisecond
+	// templateRoom is left free on the disk at least, in bytes.
+	templateRoom = 512 << 20
+	// templatesMax is what templates may take under CASTRA_HOME, in bytes, where the user says nothing.
+	templatesMax = 10 << 30
+)
+
+// queue lets VMs that are alike wait for the first of them, from which the
+// others are then restored, and lets no more boot at once than there are slots.
+type queue struct {
+	mu    sync.Mutex
+	led   map[string]chan struct{}
+	slots chan struct{}
+}
+
+func newQueue(slots int) *queue {
+	return &queue{led: map[string]chan struct{}{}, slots: make(chan struct{}, slots)}
+}
+
+// lead makes the caller the first of those alike, who must call done; or gives what the others wait for.
+func (q *queue) lead(alike string) (done func(), wait <-chan struct{}) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if ch, ok := q.led[alike]; ok {
+		return nil, ch
+	}
+	ch := make(chan struct{})
+	q.led[alike] = ch
+	return sync.OnceFunc(func() { close(ch) }), nil
+}
+
+// startOne starts a VM by the least work there is. A restore that fails is a boot, once.
+func (u *upRun) startOne(ctx context.Context, p vmPlan) error {
+	bootstrap, err := u.dueDigest(p)
+	if err != nil {
+		return &VMError{Op: "up", VM: p.Name, Phase: "bootstrap", Err: err}
+	}
+	w, done, err := u.chooseWay(ctx, p, bootstrap)
+	defer done()
+	if err != nil {
+		return u.fault(p.Name, "launch", err)
+	}
+	defer w.release()
+	if w.Kind == startRAM {
+		err := u.restore(ctx, u.applied(p, w, bootstrap), w.template)
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		why := fmt.Sprintf("it could not be restored (%v)", err)
+		u.warn(p.Name, why+", so it boots", "")
+		if err := u.startOver(ctx, p, w, err); err != nil {
+			return err
+		}
+		w = cold(why)
+	}
+	if err := u.boot(ctx, u.applied(p, w, bootstrap)); err != nil {
+		return err
+	}
+	if _, fresh := u.fresh.Load(p.Name); !fresh {
+		return nil
+	}
+	return u.save(ctx, p, warm.Ready, "")
+}
+
+// applied is the plan of a VM started this way, and notes whether it will be saved.
+func (u *upRun) applied(p vmPlan, w way, bootstrap string) vmPlan {
+	saved := u.templates.saves(p, w, bootstrap)
+	if saved {
+		u.fresh.Store(p.Name, true)
+	}
+	return u.templates.apply(p, w, saved)
+}
+
+// chooseWay chooses, and lets a VM that would boot wait for one that is alike and boots already.
+func (u *upRun) chooseWay(ctx context.Context, p vmPlan, bootstrap string) (way, func(), error) {
+	none := func() {}
+	w := u.pick(p, bootstrap)
+	if w.Kind != startCold || u.templates.refusal(p) != "" {
+		return w, none, nil
+	}
+	alike, why, err := u.templates.outline(p)
+	if err != nil || why != "" {
+		return w, none, nil //nolint:nilerr // pick has told of it
+	}
+	done, wait := u.queue.lead(alike.Key())
+	if done != nil {
+		return w, done, nil
+	}
+	u.during(p.Name, "the first "+p.Role+", to be restored from it", waitLimit(p), func() {
+		select {
+		case <-wait:
+		case <-ctx.Done():
+		}
+	})
+	if ctx.Err() != nil {
+		return w, none, context.Cause(ctx)
+	}
+	return u.pick(p, bootstrap), none, nil
+}
+
+// pick is choose with word of what is wrong with a template. One that is damaged is set aside.
+func (u *upRun) pick(p vmPlan, bootstrap string) way {
+	w, err := u.templates.choose(p, bootstrap)
+	if err == nil {
+		return w
+	}
+	u.warn(p.Name, fmt.Sprintf("%v; it boots cold", err), hint(err))
+	var bad *warm.BadError
+	if errors.As(err, &bad) {
+		if err := u.templates.store.SetAside(bad.Key, bad.Problem); err != nil {
+			u.warn(p.Name, err.Error(), hint(err))
+		}
+	}
+	return w
+}
+
+// boot launches a VM and waits until its guest lets us in.
+func (u *upRun) boot(ctx context.Context, p vmPlan) error {
+	u.during(p.Name, "a core to boot on", 0, func() {
+		select {
+		case u.queue.slots <- struct{}{}:
+		case <-ctx.Done():
+		}
+	})
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	defer func() { <-u.queue.slots }()
+	proc, err := u.launch(ctx, p)
+	if err != nil {
+		return err
+	}
+	return u.awaitReady(ctx, p, proc)
+}
+
+// restore launches a VM that goes on from where the template was saved, and wakes it.
+func (u *upRun) restore(ctx context.Context, p vmPlan, from *warm.Template) error {
+	proc, err := u.launch(ctx, p)
+	if err != nil {
+		return err
+	}
+	r, _ := u.session.get(p.Name)
+	t := target(u.ws.Layout, p.Name, r)
+	if p.spec.RAM.Shared {
+		err = qemu.FillMemory(ctx, t, from.RAM())
+	}
+	if err == nil {
+		err = qemu.Restore(ctx, t)
+	}
+	if err != nil {
+		return u.fault(p.Name, "restore", orExit(proc, p.Name, u.ws.QEMULog(p.Name), err))
+	}
+	limit := wakeLimit * time.Duration(1+len(u.names)/runtime.NumCPU())
+	wakeCtx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("no answer within %s", limit))
+	defer cancel()
+	var wakeErr error
+	u.during(p.Name, "the restored guest", limit, func() { wakeErr = u.wake(wakeCtx, p, from) })
+	if wakeErr != nil {
+		return &VMError{Op: "up", VM: p.Name, Phase: "restore", Err: wakeErr}
+	}
+	return u.markReady(p, r)
+}
+
+// wake tells the restored guest what it must know before anybody else talks to it.
+func (u *upRun) wake(ctx context.Context, p vmPlan, from *warm.Template) error {
+	client, err := u.dial(ctx, p.Name)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	m := from.Manifest
+	if err := warm.Wake(ctx, client, p.SSH.User, m.Wake, p.Name); err != nil || m.Hostname == p.Name {
+		return err
+	}
+	return warm.Rename(ctx, client, p.SSH.User, m.Hostname, p.Name)
+}
+
+// dial logs in to a guest that runs. It is quicker than guest.Wait, which is for one that boots.
+func (u *upRun) dial(ctx context.Context, vm string) (*guest.Client, error) {
+	r, _ := u.session.get(vm)
+	to, err := login(r)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		client, err := guest.Dial(ctx, to)
+		if err == nil || as[*guest.HostKeyError](err) || ctx.Err() != nil {
+			return client, err
+		}
+		select {
+		case <-time.After(wakeRetry):
+		case <-ctx.Done():
+			return nil, errors.Join(context.Cause(ctx), err)
+		}
+	}
+}
+
+// startOver ends a VM that could not be restored and prepares it for a boot. A template whose
+// guest did not come back is set aside.
+func (u *upRun) startOver(ctx context.Context, p vmPlan, w way, cause error) error {
+	if e := (*VMError)(nil); errors.As(cause, &e) && e.Phase == "restore" {
+		w.release()
+		if err := u.templates.store.SetAside(w.Template, cause.Error()); err != nil {
+			u.warn(p.Name, err.Error(), hint(err))
+		}
+	}
+	if _, err := u.takeDown(ctx, p.Name, rollbackLadder, "it could not be restored"); err != nil {
+		return err
+	}
+	return u.prepare(ctx, []string{p.Name})
+}
+
+// save keeps a VM that runs as a template. That it cannot be kept is no fault of the VM's; that it does not go on afterwards is.
+func (u *upRun) save(ctx context.Context, p vmPlan, stage warm.Stage, bootstrap string) error {
+	began := time.Now()
+	saved, why, err := u.trySave(ctx, p, stage, bootstrap)
+	switch {
+	case as[*qemu.PausedError](err):
+		return u.fault(p.Name, "save as a template", err)
+	case ctx.Err() != nil:
+		return &VMError{Op: "up", VM: p.Name, Phase: "save as a template", Err: context.Cause(ctx)}
+	case err != nil:
+		u.warn(p.Name, fmt.Sprintf("it is not kept as a template: %v", err), hint(err))
+		return nil
+	}
+	e := event.TemplateSaved{VM: p.Name, Template: saved.Key, Stage: string(stage), Start: startRAM, Reason: why, Bytes: saved.Bytes, ElapsedMS: time.Since(began).Milliseconds()}
+	if !saved.RAM {
+		e.Start = startDisk
+	}
+	u.events.Emit(e)
+	gone, err := u.templates.store.Evict(cmp.Or(u.options.TemplatesMax, templatesMax))
+	for _, info := range gone {
+		u.events.Emit(event.Cleanup{Path: filepath.Join(u.templates.store.Dir(), info.Key), What: "template", Bytes: info.Bytes})
+	}
+	if err != nil {
+		u.warn("", err.Error(), hint(err))
+	}
+	return nil
+}
+
+// trySave gives the template and why there is no memory in it.
+func (u *upRun) trySave(ctx context.Context, p vmPlan, stage warm.Stage, bootstrap string) (warm.Info, string, error) {
+	r, _ := u.session.get(p.Name)
+	t := target(u.ws.Layout, p.Name, r)
+	facts, err := u.learn(ctx, p, t)
+	if err != nil {
+		return warm.Info{}, "", err
+	}
+	in, why, err := u.templates.ingredients(p, stage, bootstrap)
+	if err != nil || why != "" {
+		return warm.Info{}, "", errors.Join(err, notYet(why))
+	}
+	meta := warm.Meta{Hostname: p.Name}
+	if meta.Wake, why, err = u.prepareGuest(ctx, p, facts); err != nil {
+		return warm.Info{}, "", err
+	}
+	if err := u.saving(p.Name, true); err != nil {
+		return warm.Info{}, "", err
+	}
+	info, err := u.templates.store.Make(ctx, in, meta, func(dir string) error {
+		to := qemu.Image{Disk: filepath.Join(dir, warm.DiskName)}
+		if meta.Wake != "" {
+			to.RAM, to.State = filepath.Join(dir, warm.RAMName), filepath.Join(dir, warm.StateName)
+		}
+		return qemu.Save(ctx, t, r.Overlay.Path, to, templateRoom)
+	})
+	return info, why, errors.Join(err, u.saving(p.Name, false))
+}
+
+// notYet is why as an error, nil where there is no reason.
+func notYet(why string) error {
+	if why == "" {
+		return nil
+	}
+	return errors.New(why)
+}
+
+// learn asks the running QEMU what it is, where that is not on record.
+func (u *upRun) learn(ctx context.Context, p vmPlan, t qemu.Target) (qemu.Facts, error) {
+	binary, err := u.templates.digest(p.spec.Binary)
+	if err != nil {
+		return qemu.Facts{}, err
+	}
+	facts, name, err := u.templates.facts(p, binary)
+	if err != nil || name != "" {
+		return facts, err
+	}
+	if facts, err = qemu.AskFacts(ctx, t); err != nil {
+		return facts, err
+	}
+	return facts, u.templates.store.SaveFacts(factsName(p, binary), facts)
+}
+
+// prepareGuest makes the guest ready to be saved and goes once through what a restore will do: pages that this needs are in memory then.
+// Where its memory cannot be kept, why tells the reason and the guest's disk is written out.
+func (u *upRun) prepareGuest(ctx context.Context, p vmPlan, facts qemu.Facts) (program, why string, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, waitLimit(p), fmt.Errorf("the guest took over %s to get ready", waitLimit(p)))
+	defer cancel()
+	client, err := u.dial(ctx, p.Name)
+	if err != nil {
+		return "", "", err
+	}
+	defer client.Close()
+	switch {
+	case u.templates.disk && !qemu.WarmSystem:
+		why = "memory is kept on Linux only"
+	case u.templates.disk:
+		why = "CASTRA_WARM=disk"
+	default:
+		why = facts.Refusal
+	}
+	if why == "" {
+		program, err = warm.Prepare(ctx, client, p.SSH.User)
+		if err == nil {
+			err = u.rehearse(ctx, p, program)
+		}
+		if err == nil || ctx.Err() != nil {
+			return program, "", err
+		}
+		why = err.Error()
+	}
+	return "", why, client.Run(ctx, guest.Command{Line: "sync"})
+}
+
+func (u *upRun) rehearse(ctx context.Context, p vmPlan, program string) error {
+	client, err := u.dial(ctx, p.Name)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	return warm.Wake(ctx, client, p.SSH.User, program, p.Name)
+}
+
+// saving notes that the guest is about to be stopped, or runs again.
+func (u *upRun) saving(vm string, now bool) error {
+	r, _ := u.session.get(vm)
+	r.Start.Saving = now
+	return u.session.put(r)
+}
+
+// dueDigest is that of the bootstrap which a template may have run already; "" where it runs every time, or not at all.
+func (u *upRun) dueDigest(p vmPlan) (string, error) {
+	return dueDigest(bootstrapOf(p, u.modes[p.Name]))
+}
+
+var halfWay = []string{"paused", "prelaunch", "inmigrate", "finish-migrate", "postmigrate", "restore-vm", "save-vm"}
+
+// mend ends what an up that was killed has restored half, and lets go on what it had stopped to save. It tells how the VM does then.
+func (u *upRun) mend(ctx context.Context, vm string, s qemu.State) (qemu.State, error) {
+	r, known := u.session.get(vm)
+	t := target(u.ws.Layout, vm, r)
+	switch {
+	case !known || !s.Alive():
+		return s, nil
+	case r.Ready.IsZero() && r.Start.Kind == startRAM:
+		_, err := u.takeDown(ctx, vm, rollbackLadder, "an up that was killed had restored it half")
+		return qemu.Inspect(ctx, t), err
+	case r.Start.Saving && slices.Contains(halfWay, s.Status):
+		if err := qemu.Continue(ctx, t); err != nil {
+			return s, err
+		}
+		return qemu.Inspect(ctx, t), u.saving(vm, false)
+	case r.Start.Saving && s.Status == "running":
+		return s, u.saving(vm, false)
+	default:
+		return s, nil
+	}
+}
