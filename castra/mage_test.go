@@ -74,11 +74,12 @@ func (w *world) runIn(dir, program string, args ...string) result {
 // mageWorld is a world for magefiles: they take all from the environment.
 func mageWorld(t *testing.T, vms ...string) *world {
 	w := newWorld(t, patient, vms...)
-	for _, name := range []string{"CONFIG", "QCOW", "FORCE", "BOOTSTRAP", "JSON", "WORKSPACE", "SYNTHETIC"} {
+	for _, name := range []string{"CONFIG", "QCOW", "FORCE", "BOOTSTRAP", "JSON", "WORKSPACE", "SYNTHETIC", "TEMPLATES_MAX"} {
 		t.Setenv("CASTRA_"+name, "")
 	}
 	t.Setenv("CASTRA_HOME", w.home)
 	t.Setenv("CASTRA_ACCEL", "tcg")
+	t.Setenv("CASTRA_WARM", "0")
 	for _, name := range []string{"MAGEFILE_VERBOSE", "MAGEFILE_ENABLE_COLOR", "MAGEFILE_TIMEOUT"} {
 		t.Setenv(name, "")
 	}

@@ -66,7 +66,7 @@ func planVM(s site, vm config.VM) vmPlan {
 		Pidfile: s.layout.Pidfile(vm.Name), Monitor: s.layout.MonitorName(vm.Name), SerialLog: s.layout.SerialLog(vm.Name),
 		Kernel: p.base.Kernel, Initrd: p.base.Initrd, Append: p.base.Append,
 		Sandbox: s.goos == "linux", Restrict: vm.Network == "isolated", CPU: vm.CPU,
-		GenerationID: goarch == "amd64", Balloon: true,
+		GenerationID: goarch == "amd64",
 	}
 	if vm.Machine != "" {
 		p.spec.Machine = vm.Machine

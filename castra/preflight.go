@@ -84,7 +84,7 @@ func (u *upRun) preflight(ctx context.Context, missing []string) error {
 		}
 	}
 	faults = append(faults, u.checkRoom(memory, uint64(len(missing))*diskPerVM)...)
-	if err := workspaceKey(u.ws); err != nil {
+	if err := u.workspaceKey(u.ws); err != nil {
 		faults = append(faults, err)
 	}
 	return errors.Join(faults...)

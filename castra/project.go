@@ -65,6 +65,7 @@ type Project struct {
 	home    string
 	root    string
 	id      string
+	keys    string // directory of the keys that workspaces beside the project's own share; "" of its own
 }
 
 // Open reads the project's castra.toml. It changes nothing on disk. Errors are
@@ -90,6 +91,9 @@ func Open(o Options) (*Project, error) {
 	}
 	p := &Project{options: o, config: cfg, home: home, id: workspace.ID(cfg.Name, cfg.Dir), root: cfg.StateDir}
 	if o.StateDir != "" {
+		if home != "" {
+			p.keys = filepath.Join(home, "keys", p.id)
+		}
 		p.id, p.root = workspace.ID(cfg.Name, o.StateDir), o.StateDir
 	}
 	var made *workspace.Workspace

@@ -50,6 +50,7 @@ type world struct {
 	fakes  string // directory that the fakes run from
 	base   string // base image
 	events *recorder
+	warm   string // Options.Warm
 }
 
 // newWorld makes a project with the given [[vms]] tables. When the test ends,
@@ -60,7 +61,7 @@ func newWorld(t *testing.T, lifecycle string, vms ...string) *world {
 	t.Cleanup(func() { goleak.VerifyNone(t, ignore) })
 	root, err := filepath.EvalSymlinks(t.TempDir())
 	require.NoError(t, err)
-	w := &world{T: t, dir: filepath.Join(root, "project"), home: filepath.Join(root, "home"), fakes: qemutest.Install(t), events: &recorder{}}
+	w := &world{T: t, dir: filepath.Join(root, "project"), home: filepath.Join(root, "home"), fakes: qemutest.Install(t), events: &recorder{}, warm: warmOff}
 	t.Cleanup(func() { assert.Empty(t, qemutest.Running(t, w.fakes), "a QEMU was left running") })
 	t.Setenv("PATH", w.fakes+string(os.PathListSeparator)+os.Getenv("PATH"))
 	w.personality("")
@@ -95,7 +96,10 @@ func (w *world) write(name, text string) string {
 	return path
 }
 
-func (w *world) options() Options { return Options{Dir: w.dir, Home: w.home, Accelerator: "tcg"} }
+// options start VMs cold: warm_test.go is about the others.
+func (w *world) options() Options {
+	return Options{Dir: w.dir, Home: w.home, Accelerator: "tcg", Warm: w.warm}
+}
 
 // open reads castra.toml afresh, as each command does.
 func (w *world) open() *Project {

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"runtime"
+	"sync"
 	"time"
 
 	"castra.example/castra/castra/internal/host"
@@ -31,7 +32,8 @@ type templates struct {
 	disk  bool        // no memory is kept
 	site  site
 	// look only: nothing is made, written or locked.
-	look bool
+	look    bool
+	digests sync.Map // by path
 }
 
 // openTemplates never fails: without templates, VMs boot cold. What keeps them
@@ -52,6 +54,8 @@ func (p *Project) openTemplates(s site, look bool) (*templates, error) {
 	var err error
 	if t.store, err = warm.Open(p.home); err != nil {
 		t.store, t.off = nil, "templates cannot be used"
+	} else if !look {
+		err = t.store.Sweep()
 	}
 	return t, err
 }
@@ -75,6 +79,7 @@ type way struct {
 	workspace.Start
 	template  *warm.Template // nil of a cold start
 	bootstrap string         // digest of what the template has run; "" where it has not
+	barred    bool           // a template stands in the way that is not to be used, and none can be made
 }
 
 func cold(reason string) way { return way{Start: workspace.Start{Kind: startCold, Reason: reason}} }
@@ -108,7 +113,9 @@ func (t *templates) choose(p vmPlan, bootstrap string) (way, error) {
 		case errors.As(err, &miss):
 			missed = append(missed, miss.Reason)
 		case err != nil:
-			return cold("its template cannot be used"), err
+			w := cold("its template cannot be used")
+			w.barred = !as[*warm.BadError](err)
+			return w, err
 		default:
 			return t.from(found, in, missed), nil
 		}
@@ -181,9 +188,6 @@ func (t *templates) outline(p vmPlan) (in warm.Ingredients, why string, err erro
 		if *file.digest, err = t.digest(file.path); err != nil {
 			return in, "", err
 		}
-		if *file.digest == "" {
-			return in, "nothing has been started from this image yet", nil
-		}
 	}
 	if in.OverlayBytes, err = qemu.DiskSize(p.base.Path); err != nil {
 		return in, "", err
@@ -204,13 +208,20 @@ func (t *templates) outline(p vmPlan) (in warm.Ingredients, why string, err erro
 	return in, "", nil
 }
 
-// digest of a file of this computer; "" where looking only, and nobody has reckoned it before.
+// digest of a file of this computer, reckoned once for all the VMs that use it.
 func (t *templates) digest(path string) (string, error) {
-	if t.look {
-		known, _ := t.store.KnownDigest(path)
-		return known, nil
+	if sum, known := t.digests.Load(path); known {
+		return sum.(string), nil
 	}
-	return t.store.Digest(path)
+	reckon := t.store.Digest
+	if t.look {
+		reckon = t.store.Sum
+	}
+	sum, err := reckon(path)
+	if err == nil {
+		t.digests.Store(path, sum)
+	}
+	return sum, err
 }
 
 // facts are what is on record of the QEMU that p would run; name is "" where nothing is.
@@ -253,7 +264,7 @@ func (t *templates) apply(p vmPlan, w way, saved bool) vmPlan {
 // saves tells that a VM started this way will be saved: when it is ready, after its bootstrap, or both.
 func (t *templates) saves(p vmPlan, w way, bootstrap string) bool {
 	switch {
-	case t.refusal(p) != "", w.Kind == startDisk:
+	case t.refusal(p) != "", w.barred, w.Kind == startDisk:
 		return false
 	case w.Kind == startCold:
 		return true

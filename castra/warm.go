@@ -192,10 +192,7 @@ func (u *upRun) wake(ctx context.Context, p vmPlan, from *warm.Template) error {
 	}
 	defer client.Close()
 	m := from.Manifest
-	if err := warm.Wake(ctx, client, p.SSH.User, m.Wake, p.Name); err != nil || m.Hostname == p.Name {
-		return err
-	}
-	return warm.Rename(ctx, client, p.SSH.User, m.Hostname, p.Name)
+	return warm.Wake(ctx, client, p.SSH.User, m.Wake, m.Hostname, p.Name)
 }
 
 // dial logs in to a guest that runs. It is quicker than guest.Wait, which is for one that boots.
@@ -351,7 +348,7 @@ func (u *upRun) rehearse(ctx context.Context, p vmPlan, program string) error {
 		return err
 	}
 	defer client.Close()
-	return warm.Wake(ctx, client, p.SSH.User, program, p.Name)
+	return warm.Wake(ctx, client, p.SSH.User, program, p.Name, p.Name)
 }
 
 // saving notes that the guest is about to be stopped, or runs again.

@@ -35,6 +35,7 @@ func Up(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, p.remove()) }()
+	p.env = []string{noTemplates} // they are measured by Warm
 	fmt.Fprintln(os.Stdout, machine(ctx))
 	f, err := p.measure(ctx)
 	if err != nil {

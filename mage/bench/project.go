@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -17,7 +18,12 @@ import (
 // magefile and state of its own.
 type project struct {
 	tmp, dir, home, binary, repo string
+	// env is added to the environment of the magefile.
+	env []string
 }
+
+// noTemplates has every VM boot.
+const noTemplates = "CASTRA_WARM=0"
 
 const castraToml = `version = "0.2"
 
@@ -131,7 +137,7 @@ func (p *project) mage(ctx context.Context, args ...string) (time.Duration, int6
 }
 
 func (p *project) environment() []string {
-	return append(os.Environ(), "CASTRA_HOME="+p.home, "CASTRA_CONFIG=")
+	return slices.Concat(os.Environ(), []string{"CASTRA_HOME=" + p.home, "CASTRA_CONFIG="}, p.env)
 }
 
 // goEnvironment has Go build inside the run's own directory: one that is ended

@@ -132,7 +132,7 @@ func (p *project) fake(ctx context.Context) error {
 func fakeEnvironment(dir string) map[string]string {
 	return map[string]string{
 		"PATH":         dir + string(os.PathListSeparator) + os.Getenv("PATH"),
-		"CASTRA_ACCEL": "tcg", "CASTRA_WORKSPACE": "", "CASTRA_QCOW": "",
+		"CASTRA_ACCEL": "tcg", "CASTRA_WORKSPACE": "", "CASTRA_QCOW": "", "CASTRA_WARM": "0",
 		"CASTRA_FAKE_QEMU": "", "CASTRA_FAKE_QEMU_IMG": "", "CASTRA_FAKE_LIFETIME": lifetime.String(),
 	}
 }

@@ -26,8 +26,9 @@ func Restore(ctx context.Context, t Target) error {
 		args    any
 	}{
 		{"migrate-set-capabilities", memoryFlow},
-		// Nobody on QEMU's user network has to be told where the guest is now, and the guest would spend time on telling.
-		{"migrate-set-parameters", map[string]any{"announce-rounds": 0}},
+		// Nobody on QEMU's user network has to be told where the guest is now, and the guest would spend time on telling. With 0
+		// rounds QEMU 7.2 crashes when the guest reboots.
+		{"migrate-set-parameters", map[string]any{"announce-rounds": 1}},
 		{"migrate-incoming", map[string]any{"uri": fmt.Sprintf("fd:%d", stateFD)}},
 	} {
 		if err := mon.Execute(ctx, step.command, step.args, nil); err != nil {

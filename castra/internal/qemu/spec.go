@@ -40,15 +40,14 @@ type Spec struct {
 	State string
 	// GenerationID gives the guest a device that tells it, by a number new at every launch, that it has been restored.
 	GenerationID bool
-	// Balloon gives back to this computer the memory that the guest frees.
-	Balloon bool
 }
 
 // RAM says what the guest's memory is kept in. The zero value leaves that to QEMU.
 type RAM struct {
 	// Shared keeps it in a file without a name, from which Save can copy it.
 	Shared bool
-	// File is memory that Save wrote. It is mapped copy-on-write and never written to.
+	// File is memory that Save wrote. It is mapped copy-on-write and never written to. So there must be no balloon: what a guest
+	// gives back by one, QEMU (7.2) punches out of the file, mapped privately or not.
 	File string
 }
 
@@ -92,9 +91,6 @@ func (s Spec) Args() []string {
 		"-device", object("driver", "virtio-net-pci", "netdev", "net0", "romfile", ""),
 		"-device", object("driver", "virtio-rng-pci"),
 	)
-	if s.Balloon {
-		args = append(args, "-device", object("driver", "virtio-balloon-pci", "free-page-reporting", true))
-	}
 	if s.GenerationID {
 		args = append(args, "-device", object("driver", "vmgenid", "guid", "auto"))
 	}

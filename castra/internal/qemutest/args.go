@@ -2,6 +2,7 @@ package qemutest
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"strconv"
@@ -19,6 +20,10 @@ type options struct {
 	overlays            []string // images opened for writing
 	seed                string
 	stopped             bool // -S
+	incoming            bool // -incoming defer
+	shape               shape
+	backend             string   // id of the object that is the guest's memory, "" for none
+	objects             []memory // of -object
 }
 
 // rule is one hostfwd.
@@ -33,9 +38,9 @@ type rule struct {
 func (r rule) address() string { return net.JoinHostPort(r.host, strconv.Itoa(r.hostPort)) }
 
 // parseOptions reads castra's command lines. What has no meaning for a fake
-// (machine, memory, devices, kernel, sandbox, ...) is skipped.
+// (accelerator, kernel, sandbox, ...) is skipped.
 func parseOptions(args []string) (options, error) {
-	var o options
+	o := options{shape: plainShape()}
 	chardevs := map[string]map[string]string{}
 	monitorID := ""
 	for i := 0; i < len(args); i++ {
@@ -64,6 +69,11 @@ func parseOptions(args []string) (options, error) {
 			o.forwards, err = parseRules(value)
 		case "blockdev":
 			err = o.addImage(value)
+		default:
+			err = o.addHardware(flag, value)
+		}
+		if b := (bare{}); errors.As(err, &b) {
+			return o, b.error
 		}
 		if err != nil {
 			return o, fmt.Errorf("-%s %s: %w", flag, value, err)
@@ -75,7 +85,7 @@ func parseOptions(args []string) (options, error) {
 			o.serial, o.serialAppend = c["path"], c["append"] == "on"
 		}
 	}
-	return o, nil
+	return o, o.checkMemory()
 }
 
 // splitOption reads "kind,key=value,..."; a doubled comma stands for itself.

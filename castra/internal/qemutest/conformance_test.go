@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -28,6 +29,15 @@ func TestConformance(t *testing.T) {
 		t.Run(kind, func(t *testing.T) {
 			for name, check := range conformance {
 				t.Run(name, func(t *testing.T) {
+					checkLeaks(t)
+					check(t, build(t))
+				})
+			}
+			for name, check := range savingConformance {
+				t.Run(name, func(t *testing.T) {
+					if runtime.GOOS != "linux" {
+						t.Skip("memory is in a memfd on Linux alone")
+					}
 					checkLeaks(t)
 					check(t, build(t))
 				})

@@ -67,9 +67,13 @@ func (m *machine) writeSerial(text string) error {
 	return err
 }
 
+func (m *machine) guestPath() string {
+	return filepath.Join(m.dir, guestDirs, m.name+"-"+strconv.Itoa(os.Getpid()))
+}
+
 // guestDir is the home of the guest's commands.
 func (m *machine) guestDir() (string, error) {
-	dir := filepath.Join(m.dir, "guests", m.name+"-"+strconv.Itoa(os.Getpid()))
+	dir := m.guestPath()
 	return dir, os.MkdirAll(dir, 0o700)
 }
 
@@ -78,13 +82,39 @@ func openOverlay(path string) error {
 	if err != nil {
 		return fmt.Errorf("Could not open '%s': %s", path, reason(err)) //nolint:staticcheck // QEMU's words
 	}
-	if _, err := readHeader(f); err != nil {
+	header, err := readHeader(f)
+	if err != nil {
 		return errors.New("Image is not in qcow2 format") //nolint:staticcheck // QEMU's words
+	}
+	if err := openBacking(f, header); err != nil {
+		return err
 	}
 	if err := lockImage(f); err != nil {
 		return fmt.Errorf("%w\nIs another process using the image [%s]?", err, path)
 	}
 	held = append(held, f)
+	return nil
+}
+
+// openBacking keeps the backing files of an overlay open, marked as read.
+func openBacking(f *os.File, header qcow2Header) error {
+	for header.BackingSize > 0 {
+		name := make([]byte, header.BackingSize)
+		if _, err := f.ReadAt(name, int64(header.BackingOffset)); err != nil {
+			return err
+		}
+		var err error
+		if f, err = os.Open(string(name)); err != nil {
+			return fmt.Errorf("Could not open '%s': %s", name, reason(err)) //nolint:staticcheck // QEMU's words
+		}
+		held = append(held, f)
+		if err := shareImage(f); err != nil {
+			return err
+		}
+		if header, err = readHeader(f); err != nil {
+			return nil //nolint:nilerr // a raw file
+		}
+	}
 	return nil
 }
 

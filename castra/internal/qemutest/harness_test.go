@@ -97,8 +97,14 @@ type vm struct {
 
 func (w *world) start(t *testing.T, args ...string) *vm {
 	t.Helper()
+	return w.startWith(t, nil, args...)
+}
+
+// startWith gives QEMU files as descriptors from 3 on.
+func (w *world) startWith(t *testing.T, files []*os.File, args ...string) *vm {
+	t.Helper()
 	v := &vm{cmd: exec.Command(w.qemu, args...), ended: make(chan struct{})}
-	v.cmd.Dir, v.cmd.Stderr = w.dir, &v.stderr
+	v.cmd.Dir, v.cmd.Stderr, v.cmd.ExtraFiles = w.dir, &v.stderr, files
 	v.cmd.Env = append(os.Environ(), w.env...)
 	require.NoError(t, v.cmd.Start())
 	go func() {
@@ -117,6 +123,13 @@ func (w *world) start(t *testing.T, args ...string) *vm {
 func (w *world) launch(t *testing.T, name string, args ...string) *vm {
 	t.Helper()
 	v := w.start(t, args...)
+	w.await(t, v, name)
+	return v
+}
+
+// await waits until v, the VM called name, answers on its monitor.
+func (w *world) await(t *testing.T, v *vm, name string) {
+	t.Helper()
 	require.Eventually(t, func() bool {
 		select {
 		case <-v.ended:
@@ -129,7 +142,6 @@ func (w *world) launch(t *testing.T, name string, args ...string) *vm {
 		return err == nil && c.Close() == nil
 	}, patience, 10*time.Millisecond)
 	require.True(t, v.alive(), "ended: %s", &v.stderr)
-	return v
 }
 
 func (v *vm) alive() bool {

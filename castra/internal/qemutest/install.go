@@ -14,6 +14,9 @@ import (
 // there. A living one holds a lock on its file.
 const recordDir = "fakes"
 
+// stubsDir, beside the links, holds programs of the guests.
+const stubsDir = "stubs"
+
 // biosFile is the fake's firmware, in the directory that it names at -L help.
 const biosFile = "bios-256k.bin"
 
@@ -26,7 +29,12 @@ func Install(t testing.TB) (dir string) {
 		t.Fatalf("fake QEMU: %v", err)
 	}
 	dir = t.TempDir()
-	if err := os.Mkdir(filepath.Join(dir, recordDir), 0o700); err != nil {
+	for _, name := range []string{recordDir, guestDirs, stubsDir} {
+		if err := os.Mkdir(filepath.Join(dir, name), 0o700); err != nil {
+			t.Fatalf("fake QEMU: %v", err)
+		}
+	}
+	if err := writeStubs(filepath.Join(dir, stubsDir)); err != nil {
 		t.Fatalf("fake QEMU: %v", err)
 	}
 	for _, name := range programs {
@@ -101,13 +109,25 @@ func end(t testing.TB, dir string, pid int) {
 	}
 }
 
-// home is the directory that Install made, for the fake that runs from it.
+// home is the directory that Install made, for the fake that runs from it or
+// by a link to what is in it.
 func home() (string, error) {
 	path, err := exec.LookPath(os.Args[0])
-	if err != nil {
-		return "", err
+	for err == nil {
+		if path, err = filepath.Abs(path); err != nil {
+			break
+		}
+		dir := filepath.Dir(path)
+		if _, missing := os.Stat(filepath.Join(dir, recordDir)); missing == nil {
+			return dir, nil
+		}
+		var to string
+		if to, err = os.Readlink(path); err == nil && !filepath.IsAbs(to) {
+			to = filepath.Join(dir, to)
+		}
+		path = to
 	}
-	return filepath.Abs(filepath.Dir(path))
+	return "", err
 }
 
 // record enters this process into the list and keeps it there until it ends.
@@ -119,6 +139,12 @@ func record(dir string) error {
 	}
 	held = append(held, f)
 	return lockWhole(f)
+}
+
+// started is the number of fake QEMUs that were ever started from dir.
+func started(dir string) int {
+	records, _ := os.ReadDir(filepath.Join(dir, recordDir))
+	return len(records)
 }
 
 // held keeps files open whose locks last as long as the process.

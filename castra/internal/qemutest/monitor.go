@@ -22,9 +22,7 @@ type monitor struct {
 type command struct {
 	Execute   string          `json:"execute"`
 	ID        json.RawMessage `json:"id,omitempty"`
-	Arguments struct {
-		CommandLine string `json:"command-line"`
-	} `json:"arguments"`
+	Arguments json.RawMessage `json:"arguments"`
 }
 
 type refusal struct {
@@ -127,26 +125,25 @@ func (mon *monitor) execute(c command, negotiated bool) answer {
 		mon.event("POWERDOWN", nil)
 		m.powerdown()
 	case "stop":
-		m.status.set("paused")
-		mon.event("STOP", nil)
+		if m.status.get() == "running" {
+			m.status.set("paused")
+			mon.event("STOP", nil)
+		}
 	case "cont":
-		m.status.set("running")
-		mon.event("RESUME", nil)
+		if m.status.get() != "inmigrate" {
+			m.status.set("running")
+			mon.event("RESUME", nil)
+		}
 	case "quit":
 		mon.event("SHUTDOWN", map[string]any{"guest": false, "reason": "host-qmp-quit"})
-	case "human-monitor-command":
-		a.Return = m.human(c.Arguments.CommandLine)
 	default:
-		return refuse("The command " + c.Execute + " has not been found")
+		run, found := commands[c.Execute]
+		if !found {
+			return refuse("The command " + c.Execute + " has not been found")
+		}
+		a.Return, a.Error = run(m, c.Arguments)
 	}
 	return a
-}
-
-func (m *machine) human(line string) string {
-	if line == "info usernet" {
-		return m.network.table()
-	}
-	return "unknown command: '" + line + "'\r\n"
 }
 
 // event tells the client, if there is one that negotiated.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"path/filepath"
 	"strings"
 )
 
@@ -51,21 +52,21 @@ func bind(r rule) (b bound, err error) {
 }
 
 // serve starts the guest's servers. They are silent until it has booted.
-func (n *network) serve(guest seedData) error {
+func (n *network) serve(seed seedData) error {
 	dir, err := n.m.guestDir()
 	if err != nil {
 		return err
 	}
 	for _, b := range n.bound {
-		text := fmt.Sprintf("fake guest %s port %d", n.m.name, b.guestPort)
+		text := fmt.Sprintf("fake guest %s port %d", n.m.guest.hostname(), b.guestPort)
 		switch {
 		case b.udp != nil:
 			go n.serveUDP(b.udp, text)
 		case b.guestPort == 22:
 			n.ssh, err = serveSSH(b.tcp, SSHOptions{
-				HostKeyPEM: guest.hostKey, AuthorizedKeys: guest.authorized, User: guest.user,
+				HostKeyPEM: seed.HostKey, AuthorizedKeys: seed.Authorized, User: seed.User,
 				Dir: dir, Name: n.m.name, Personality: n.m.personality,
-			}, n.m.booted)
+			}, n.m.guest, filepath.Join(n.m.dir, stubsDir), n.m.booted)
 			if err != nil {
 				return err
 			}

@@ -21,6 +21,17 @@ const (
 
 var errImageInUse = errors.New(`Failed to get "write" lock`) //nolint:staticcheck // QEMU's words
 
+// shareImage marks f as read, so that it must not be written to.
+func shareImage(f *os.File) error {
+	for _, at := range []int64{hasPermission + permissionRead, deniesOthers + permissionWrite} {
+		lock := unix.Flock_t{Type: unix.F_RDLCK, Whence: io.SeekStart, Start: at, Len: 1}
+		if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &lock); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // lockImage marks f as written to, and fails when another QEMU has done so.
 func lockImage(f *os.File) error {
 	var lock unix.Flock_t
@@ -49,4 +60,13 @@ func lockImage(f *os.File) error {
 // with the fake, even when that is killed.
 func commandAttr() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+}
+
+// memoryFile is a file without a name, which /proc shows as "/memfd:NAME (deleted)".
+func memoryFile(name string) (*os.File, error) {
+	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), name), nil
 }

@@ -3,10 +3,16 @@
 package qemutest
 
 import (
+	"errors"
 	"os"
 	"syscall"
 )
 
-func lockImage(*os.File) error { return nil }
+func lockImage(*os.File) error  { return nil }
+func shareImage(*os.File) error { return nil }
 
 func commandAttr() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
+
+func memoryFile(string) (*os.File, error) {
+	return nil, errors.New("Parameter 'qom-type' does not accept value 'memory-backend-memfd'") //nolint:staticcheck // QEMU's words
+}

@@ -21,6 +21,12 @@ import (
 //	no-ssh              the guest's SSH port accepts and says nothing
 //	wrong-host-key      the guest has another host key than its seed says
 //	refuse-login        the guest lets nobody in
+//	restore-refused     no saved state is taken: status 1, as QEMU
+//	restore-silent      a restored guest runs and never answers
+//	migrate-fails       a migration ends as failed, half of the state sent
+//	migrate-stuck       a migration stays active, and nothing is sent
+//	migrate-silent      the monitor says nothing any more once asked to migrate
+//	no-ignore-shared    QEMU does not know the capability x-ignore-shared
 //	slow-boot=DURATION  time until the guest answers (default 50 ms)
 //	slow-exit=DURATION  time between the last reply and the end of the process
 //

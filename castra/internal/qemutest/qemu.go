@@ -22,6 +22,10 @@ type machine struct {
 	status      *runState
 	monitor     *monitor
 	network     *network
+	guest       *guest
+	guestSeed   seedData
+	restored    *savedState // that the machine goes on from; nil: none
+	migration   migration
 	booted      chan struct{}
 	exit        chan int // status to end with
 }
@@ -56,7 +60,10 @@ func runQEMU(args []string) int {
 		personality: Personality(os.Getenv(envQEMU)).For(o.name),
 		booted:      make(chan struct{}),
 		exit:        make(chan int, 8),
+		migration:   migration{capabilities: map[string]bool{}},
 	}
+	m.guest = newGuest(o.name, m.guestPath()+".json")
+	m.guest.is.Boot = started(dir)
 	if code, ended := m.misstart(); ended {
 		return code
 	}
@@ -92,10 +99,10 @@ func (m *machine) start() error {
 	if err := m.takePidfile(); err != nil {
 		return err
 	}
-	if err := m.writeSerial("SeaBIOS (fake)\r\nLinux version 6.1.0 (fake)\r\n"); err != nil {
+	if err := m.powerOn(); err != nil {
 		return err
 	}
-	m.status = newRunState(m.initialStatus(), m.boot)
+	m.status = newRunState(m.initialStatus(), m.guest.run, m.boot)
 	var err error
 	if m.monitor, err = listenMonitor(m); err != nil {
 		return err
@@ -108,12 +115,8 @@ func (m *machine) start() error {
 			return err
 		}
 	}
-	guest, err := readSeed(m.seed)
-	if err != nil {
-		return fmt.Errorf("fake: seed %s: %w", m.seed, err)
-	}
-	if err := m.network.serve(guest); err != nil {
-		return fmt.Errorf("fake: %w", err)
+	if err := m.serveGuest(); err != nil {
+		return err
 	}
 	m.handleSignals()
 	m.scheduleEnd()
@@ -122,7 +125,38 @@ func (m *machine) start() error {
 	return nil
 }
 
+// powerOn makes the memory and lets the firmware speak. The firmware of a
+// machine that goes on from a saved state has spoken before.
+func (m *machine) powerOn() error {
+	if ram := m.memory(); ram != nil {
+		if err := ram.open(); err != nil {
+			return err
+		}
+	}
+	if m.incoming {
+		return m.writeSerial("")
+	}
+	return m.writeSerial("SeaBIOS (fake)\r\nLinux version 6.1.0 (fake)\r\n")
+}
+
+// serveGuest starts the guest's servers, unless they come with a saved state.
+func (m *machine) serveGuest() (err error) {
+	if m.incoming {
+		return nil
+	}
+	if m.guestSeed, err = readSeed(m.seed); err != nil {
+		return fmt.Errorf("fake: seed %s: %w", m.seed, err)
+	}
+	if err := m.network.serve(m.guestSeed); err != nil {
+		return fmt.Errorf("fake: %w", err)
+	}
+	return nil
+}
+
 func (m *machine) initialStatus() string {
+	if m.incoming {
+		return "inmigrate"
+	}
 	for _, status := range []string{"paused", "io-error", "shutdown"} {
 		if m.personality.Has(status) {
 			return status
@@ -134,15 +168,37 @@ func (m *machine) initialStatus() string {
 	return "running"
 }
 
-// boot is called once, when the guest first runs.
+// boot is called once, when the guest first runs here.
 func (m *machine) boot() {
 	if m.personality.Has("hang") {
+		return
+	}
+	if m.restored != nil && m.restored.Memory != "" {
+		m.resume()
+		return
+	}
+	if err := m.memory().mark(m.guest.firstRun()); err != nil {
+		complain("fake: guest memory: %v", err)
 		return
 	}
 	time.AfterFunc(m.personality.Duration("slow-boot", bootDelay), func() {
 		_ = m.writeSerial("\r\n" + m.name + " login: ")
 		close(m.booted)
 	})
+}
+
+// resume lets a restored guest run. One whose memory is not its own crashes.
+func (m *machine) resume() {
+	ram := m.memory()
+	lost := m.restored.Elsewhere && (ram == nil || !ram.holds(m.restored.Memory))
+	if lost || m.personality.Has("restore-silent") {
+		return
+	}
+	if m.restored.Booted {
+		close(m.booted)
+		return
+	}
+	time.AfterFunc(m.personality.Duration("slow-boot", bootDelay), func() { close(m.booted) })
 }
 
 // powerdown is the guest's answer to its power button.

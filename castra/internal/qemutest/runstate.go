@@ -6,11 +6,12 @@ import "sync"
 type runState struct {
 	mu     sync.Mutex
 	status string
-	boot   func() // called when the guest first runs, then nil
+	moved  func(running bool) // called at every change
+	boot   func()             // called when the guest first runs, then nil
 }
 
-func newRunState(status string, boot func()) *runState {
-	return &runState{status: status, boot: boot}
+func newRunState(status string, moved func(running bool), boot func()) *runState {
+	return &runState{status: status, moved: moved, boot: boot}
 }
 
 func (r *runState) get() string {
@@ -33,13 +34,15 @@ func (r *runState) set(status string) {
 func (r *runState) start() {
 	r.mu.Lock()
 	boot := r.boot
-	if r.status != "running" {
+	running := r.status == "running"
+	if !running {
 		boot = nil
 	}
 	if boot != nil {
 		r.boot = nil
 	}
 	r.mu.Unlock()
+	r.moved(running)
 	if boot != nil {
 		boot()
 	}

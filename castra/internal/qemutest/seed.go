@@ -11,9 +11,9 @@ import (
 
 // seedData is what the guest takes from its NoCloud seed.
 type seedData struct {
-	hostKey    []byte
-	authorized []string
-	user       string
+	HostKey    []byte
+	Authorized []string
+	User       string
 }
 
 // readSeed reads the user-data of a seed ISO; no path, no data.
@@ -52,17 +52,17 @@ func readSeed(path string) (seedData, error) {
 // parseUserData reads the few keys it needs out of cloud-config as package
 // seed writes it: block scalars, one list item a line.
 func parseUserData(text string) seedData {
-	data := seedData{user: "root"}
+	data := seedData{User: "root"}
 	lines := strings.Split(text, "\n")
 	for i, line := range lines {
 		key, value := keyValue(line)
 		switch key {
 		case "ed25519_private":
-			data.hostKey = []byte(block(lines[i+1:], indent(line)))
+			data.HostKey = []byte(block(lines[i+1:], indent(line)))
 		case "ssh_authorized_keys":
-			data.authorized = append(data.authorized, items(lines[i+1:], indent(line))...)
+			data.Authorized = append(data.Authorized, items(lines[i+1:], indent(line))...)
 		case "name":
-			data.user = value
+			data.User = value
 		}
 	}
 	return data

@@ -89,9 +89,8 @@ func (s *session) command(ctx context.Context, line string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "sh", "-c", line)
 	cmd.Dir = s.server.options.Dir
 	cmd.Env = append([]string{
-		"HOME=" + s.server.options.Dir, "USER=" + s.user, "PATH=" + os.Getenv("PATH"),
-		"CASTRA_FAKE_GUEST=" + s.server.options.Name,
-	}, s.env...)
+		"HOME=" + s.server.options.Dir, "USER=" + s.user, "PATH=" + s.server.stubs + string(os.PathListSeparator) + os.Getenv("PATH"),
+	}, append(s.server.guest.environment(), s.env...)...)
 	cmd.SysProcAttr = commandAttr()
 	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGKILL) }
 	cmd.WaitDelay = 5 * time.Second
@@ -113,6 +112,10 @@ func (s *session) connect(cmd *exec.Cmd) (stdin io.WriteCloser, err error) {
 
 func (s *session) run(ctx context.Context, line string, signals <-chan os.Signal) {
 	defer s.channel.Close()
+	if code, served := s.server.guest.serve(line, s.channel, s.channel, s.channel.Stderr()); served {
+		s.exit(code, "")
+		return
+	}
 	cmd := s.command(ctx, line)
 	stdin, err := s.connect(cmd)
 	if err != nil {

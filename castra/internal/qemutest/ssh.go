@@ -29,10 +29,12 @@ type SSHOptions struct {
 }
 
 // SSHServer accepts SSH connections and runs commands with `sh -c` on this
-// computer. Until it has booted (Personality "slow-boot=1s"), connections are accepted
+// computer, but for those that would change it, see [Guest]. Until it has booted (Personality "slow-boot=1s"), connections are accepted
 // and nothing is said.
 type SSHServer struct {
 	options SSHOptions
+	guest   *guest
+	stubs   string // directory of programs that go before those of this computer
 	signer  ssh.Signer
 	config  *ssh.ServerConfig
 	ln      net.Listener
@@ -53,7 +55,12 @@ func NewSSHServer(t testing.TB, o SSHOptions) *SSHServer {
 	if err != nil {
 		t.Fatalf("fake guest: %v", err)
 	}
-	s, err := serveSSH(ln, o, after(o.Personality.Duration("slow-boot", 0)))
+	guest, bin := newGuest(o.Name, ""), t.TempDir()
+	guest.run(true)
+	if err := writeStubs(bin); err != nil {
+		t.Fatalf("fake guest: %v", err)
+	}
+	s, err := serveSSH(ln, o, guest, bin, after(o.Personality.Duration("slow-boot", 0)))
 	if err != nil {
 		t.Fatalf("fake guest: %v", err)
 	}
@@ -62,9 +69,9 @@ func NewSSHServer(t testing.TB, o SSHOptions) *SSHServer {
 }
 
 // serveSSH takes ln over and speaks once booted is closed.
-func serveSSH(ln net.Listener, o SSHOptions, booted <-chan struct{}) (*SSHServer, error) {
+func serveSSH(ln net.Listener, o SSHOptions, guest *guest, bin string, booted <-chan struct{}) (*SSHServer, error) {
 	ctx, cancel := context.WithCancel(context.Background())
-	s := &SSHServer{options: o, ln: ln, booted: booted, ctx: ctx, cancel: cancel}
+	s := &SSHServer{options: o, guest: guest, stubs: bin, ln: ln, booted: booted, ctx: ctx, cancel: cancel}
 	if err := s.configure(); err != nil {
 		cancel()
 		ln.Close()
@@ -113,6 +120,9 @@ func (s *SSHServer) Addr() string { return s.ln.Addr().String() }
 func (s *SSHServer) HostKey() string {
 	return strings.TrimSpace(string(ssh.MarshalAuthorizedKey(s.signer.PublicKey())))
 }
+
+// Guest is what became of the server's guest.
+func (s *SSHServer) Guest() Guest { return s.guest.state() }
 
 // Close ends all connections, kills running commands and waits for both.
 func (s *SSHServer) Close() {

@@ -38,41 +38,43 @@ func (s *Store) Digest(path string) (string, error) {
 }
 
 func (s *Store) digest(path string) (string, error) {
+	sum, id, settled, err := s.sum(path)
+	if err == nil && settled {
+		_ = s.remember(digestsName, digestName(path), digestEntry{id, sum}) // else it is read again
+	}
+	return sum, err
+}
+
+// sum tells also whether the digest is new and can be remembered: a file that was written a
+// moment ago could be written again without its times telling.
+func (s *Store) sum(path string) (sum string, id identity, settled bool, err error) {
 	f, id, err := openAny(path)
 	if err != nil {
-		return "", err
+		return "", id, false, err
 	}
 	defer f.Close()
 	if sum, ok := s.recall(path, id); ok {
-		return sum, nil
+		return sum, id, false, nil
 	}
 	begun := time.Now().Add(-clockGrain).UnixNano()
 	h := sha256.New()
 	if _, err := io.Copy(h, f); err != nil {
-		return "", err
+		return "", id, false, err
 	}
-	sum := "sha256:" + hex.EncodeToString(h.Sum(nil))
 	after, err := identify(f)
+	if err == nil && after != id {
+		err = fmt.Errorf("it changed while it was read: %w", fs.ErrInvalid)
+	}
 	if err != nil {
-		return "", err
+		return "", id, false, err
 	}
-	if after != id {
-		return "", fmt.Errorf("it changed while it was read: %w", fs.ErrInvalid)
-	}
-	if id.MtimeNsec < begun && id.CtimeNsec < begun {
-		_ = s.remember(digestsName, digestName(path), digestEntry{id, sum}) // else it is read again
-	}
-	return sum, nil
+	return "sha256:" + hex.EncodeToString(h.Sum(nil)), id, id.MtimeNsec < begun && id.CtimeNsec < begun, nil
 }
 
-// KnownDigest is Digest where that needs no reading. It writes nothing.
-func (s *Store) KnownDigest(path string) (string, bool) {
-	f, id, err := openAny(path)
-	if err != nil {
-		return "", false
-	}
-	defer f.Close()
-	return s.recall(path, id)
+// Sum is Digest without remembering: it writes nothing.
+func (s *Store) Sum(path string) (string, error) {
+	sum, _, _, err := s.sum(path)
+	return sum, failed("take the digest of", path, err)
 }
 
 // openAny opens a regular file of anybody's.

@@ -28,14 +28,14 @@ func TestDigest(t *testing.T) {
 	t.Parallel()
 	s := open(t)
 	path, want := settled(t, "base image")
-	_, known := s.KnownDigest(path)
-	require.False(t, known)
+	_, isKnown := recalled(s, path)
+	require.False(t, isKnown)
 	require.NoDirExists(t, s.dir, "asking writes nothing")
 	got, err := s.Digest(path)
 	require.NoError(t, err)
 	require.Equal(t, want, got)
-	got, known = s.KnownDigest(path)
-	require.True(t, known)
+	got, isKnown = recalled(s, path)
+	require.True(t, isKnown)
 	require.Equal(t, want, got)
 
 	// A hit reads nothing: the entry's word is taken.
@@ -64,13 +64,13 @@ func TestDigest(t *testing.T) {
 		if name == "symlink" {
 			require.NoError(t, os.Rename(entry+".new", entry))
 		}
-		_, known := s.KnownDigest(path)
-		require.False(t, known, name)
+		_, isKnown := recalled(s, path)
+		require.False(t, isKnown, name)
 		got, err := s.Digest(path)
 		require.NoError(t, err)
 		require.Equal(t, want, got, name)
-		_, known = s.KnownDigest(path)
-		require.True(t, known, "and it is remembered anew: %s", name)
+		_, isKnown = recalled(s, path)
+		require.True(t, isKnown, "and it is remembered anew: %s", name)
 	}
 
 	// Same size and mtime: the ctime tells.
@@ -78,13 +78,13 @@ func TestDigest(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(path, []byte("BASE IMAGE"), 0o644))
 	require.NoError(t, os.Chtimes(path, st.ModTime(), st.ModTime()))
-	_, known = s.KnownDigest(path)
-	require.False(t, known)
+	_, isKnown = recalled(s, path)
+	require.False(t, isKnown)
 	changed, err := s.Digest(path)
 	require.NoError(t, err)
 	require.NotEqual(t, want, changed)
-	_, known = s.KnownDigest(path)
-	require.False(t, known, "written a moment ago, it could change unseen")
+	_, isKnown = recalled(s, path)
+	require.False(t, isKnown, "written a moment ago, it could change unseen")
 }
 
 func TestDigestOfNoFile(t *testing.T) {
@@ -94,8 +94,8 @@ func TestDigestOfNoFile(t *testing.T) {
 	for _, path := range []string{dir, filepath.Join(dir, "none"), filepath.Join(dir, "fifo"), "/dev/null"} {
 		_, err := s.Digest(path)
 		require.ErrorContains(t, err, path)
-		_, known := s.KnownDigest(path)
-		require.False(t, known)
+		_, isKnown := recalled(s, path)
+		require.False(t, isKnown)
 	}
 }
 
@@ -114,8 +114,8 @@ func TestDigestWithoutCache(t *testing.T) {
 	got, err = s.Digest(path)
 	require.NoError(t, err)
 	require.Equal(t, want, got)
-	_, known := s.KnownDigest(path)
-	require.False(t, known)
+	_, isKnown := recalled(s, path)
+	require.False(t, isKnown)
 }
 
 func TestFacts(t *testing.T) {
@@ -164,4 +164,14 @@ func TestCacheIsBounded(t *testing.T) {
 	require.False(t, s.LoadFacts("00", &got))
 	require.False(t, s.LoadFacts("a000", &got))
 	require.True(t, s.LoadFacts(fmt.Sprintf("a%03x", cacheEntries+19), &got))
+}
+
+// recalled is what is remembered of a file.
+func recalled(s *Store, path string) (string, bool) {
+	f, id, err := openAny(path)
+	if err != nil {
+		return "", false
+	}
+	defer f.Close()
+	return s.recall(path, id)
 }
