@@ -94,6 +94,16 @@ func (e *OverlayExistsError) Hint() string {
 	return "move the file away, or give another path as overlay"
 }
 
+// begin asks a QEMU that boots for its forwards, and lets one that is to be restored run.
+func begin(ctx context.Context, p vmPlan, t qemu.Target) (phase string, inForce []qemu.Forward, err error) {
+	if p.spec.State == "" {
+		inForce, err = qemu.Forwards(ctx, t)
+		return "launch", inForce, err
+	}
+	inForce, err = qemu.Restore(ctx, t, p.memory)
+	return "restore", inForce, err
+}
+
 // launch starts one prepared VM and records what it became.
 func (u *upRun) launch(ctx context.Context, p vmPlan) (*qemu.Process, error) {
 	fault := func(phase string, err error) (*qemu.Process, error) {
@@ -125,9 +135,9 @@ func (u *upRun) launch(ctx context.Context, p vmPlan) (*qemu.Process, error) {
 		return fault("launch", err)
 	}
 	r.PID = proc.PID
-	inForce, err := qemu.Forwards(ctx, target(u.ws.Layout, p.Name, r))
+	phase, inForce, err := begin(ctx, p, target(u.ws.Layout, p.Name, r))
 	if err != nil {
-		return fault("launch", orExit(proc, p.Name, u.ws.QEMULog(p.Name), err))
+		return fault(phase, orExit(proc, p.Name, u.ws.QEMULog(p.Name), err))
 	}
 	if err := setForwards(&r, p, inForce); err != nil {
 		return fault("launch", err)

@@ -254,7 +254,9 @@ func (t *templates) apply(p vmPlan, w way, saved bool) vmPlan {
 	p.spec.RAM = qemu.RAM{Shared: shared}
 	if w.Kind == startRAM {
 		p.spec.State = w.template.State()
-		if !shared {
+		if shared {
+			p.memory = w.template.RAM()
+		} else {
 			p.spec.RAM.File = w.template.RAM()
 		}
 	}

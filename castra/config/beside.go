@@ -69,7 +69,7 @@ func (l *loader) merge(vm *VM) {
 
 var (
 	userPattern = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]{0,31}$`)
-	hostPattern = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$`)
+	hostPattern = lazily(`^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$`)
 )
 
 // ssh reads what is given; the rest is zero.
@@ -82,7 +82,7 @@ func (l *loader) ssh(t *table) SSH {
 	}
 	if host, ok := t.str("host"); ok {
 		s.Host = host
-		if ip, err := netip.ParseAddr(host); !hostPattern.MatchString(host) && (err != nil || ip.Zone() != "") {
+		if ip, err := netip.ParseAddr(host); !hostPattern().MatchString(host) && (err != nil || ip.Zone() != "") {
 			t.fault("host", fmt.Sprintf("%q is no name or address of a host", shorten(host)), "write a host name or an IP address, or leave it out to go by the forward")
 		}
 	}

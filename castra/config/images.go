@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // images are the names that image may have.
@@ -51,14 +52,20 @@ func (l *loader) baseImage(t *table) string {
 	return ""
 }
 
-var checksumPattern = regexp.MustCompile(`(?i)^(sha512:[0-9a-f]{128}|sha256:[0-9a-f]{64})$`)
+// lazily compiles an expression when it is first used. Those with large counts take milliseconds, which
+// every command would spend.
+func lazily(pattern string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(pattern) })
+}
+
+var checksumPattern = lazily(`(?i)^(sha512:[0-9a-f]{128}|sha256:[0-9a-f]{64})$`)
 
 // checksum belongs to a URL: there is nothing yet that it could be compared with.
 func checksum(t *table) {
 	s, ok := t.str("checksum")
 	switch {
 	case !ok:
-	case !checksumPattern.MatchString(strings.TrimSpace(s)):
+	case !checksumPattern().MatchString(strings.TrimSpace(s)):
 		t.fault("checksum", fmt.Sprintf("%q is no digest", shorten(s)), "remove it; a digest is sha512: and 128 hexadecimal digits, or sha256: and 64")
 	default:
 		t.fault("checksum", "this version of Castra downloads no images, and compares no digests", "compare it with that of the file, and remove it")

@@ -31,7 +31,7 @@ const (
 )
 
 var (
-	runPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
+	runPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
 	keyPattern = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 )
 
@@ -49,7 +49,7 @@ func (p Plan) withDefaults() Plan {
 }
 
 func (p Plan) check() error {
-	if !runPattern.MatchString(p.Run) {
+	if !runPattern.MatchString(p.Run) || len(p.Run) > 128 {
 		return fmt.Errorf("run %q: use letters, digits, . _ and -", p.Run)
 	}
 	if !strings.HasPrefix(p.RemoteDir, "/") {

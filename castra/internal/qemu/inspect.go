@@ -109,6 +109,10 @@ func Forwards(ctx context.Context, t Target) ([]Forward, error) {
 		return nil, err
 	}
 	defer mon.Close()
+	return askForwards(ctx, mon)
+}
+
+func askForwards(ctx context.Context, mon *qmp.Client) ([]Forward, error) {
 	text, err := mon.HumanMonitor(ctx, "info usernet")
 	if err != nil {
 		return nil, err

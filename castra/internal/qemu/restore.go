@@ -6,21 +6,36 @@ import (
 	"fmt"
 	"os"
 	"time"
+
+	"castra.example/castra/castra/internal/qmp"
 )
 
 // restoreLimit bounds the loading of the state, which takes 25 to 75 ms here.
 const restoreLimit = 10 * time.Second
 
-// Restore loads the state that a QEMU started with Spec.State waits for, and
-// lets the guest run. QEMU ends where the state does not fit.
-func Restore(ctx context.Context, t Target) error {
+// Restore loads the state that a QEMU started with Spec.State waits for, lets
+// the guest run, and tells its forwards as Forwards does. Memory is a file of
+// Save's that goes into a QEMU started with Spec.RAM.Shared; "" where QEMU has
+// it already. QEMU ends where the state does not fit.
+func Restore(ctx context.Context, t Target, memory string) ([]Forward, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, restoreLimit, fmt.Errorf("QEMU did not load the state within %s", restoreLimit))
 	defer cancel()
 	mon, err := awaitMonitor(ctx, t)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer mon.Close()
+	forwards, err := askForwards(ctx, mon)
+	if err == nil && memory != "" {
+		err = fill(ctx, mon.Peer(), memory)
+	}
+	if err == nil {
+		err = load(ctx, mon)
+	}
+	return forwards, err
+}
+
+func load(ctx context.Context, mon *qmp.Client) error {
 	for _, step := range []struct {
 		command string
 		args    any
@@ -53,16 +68,9 @@ func Restore(ctx context.Context, t Target) error {
 	}
 }
 
-// FillMemory puts memory that Save wrote into a QEMU that has been started with Spec.RAM.Shared and Spec.State, before Restore.
-func FillMemory(ctx context.Context, t Target, file string) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, restoreLimit, fmt.Errorf("the memory was not copied within %s", restoreLimit))
-	defer cancel()
-	mon, err := awaitMonitor(ctx, t)
-	if err != nil {
-		return err
-	}
-	defer mon.Close()
-	ram, err := sharedMemory(mon.Peer())
+// fill copies memory that Save wrote into that of the QEMU pid.
+func fill(ctx context.Context, pid int, file string) error {
+	ram, err := sharedMemory(pid)
 	if err != nil {
 		return err
 	}

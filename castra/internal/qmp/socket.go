@@ -17,7 +17,7 @@ import (
 
 // retryPause is the wait between attempts to connect while the socket's queue
 // of waiting clients is full.
-const retryPause = 20 * time.Millisecond
+const retryPause = 2 * time.Millisecond
 
 // connect dials the socket at path, and nothing but a socket, and tells which
 // process serves it.

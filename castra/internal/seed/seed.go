@@ -22,9 +22,9 @@ type Seed struct {
 }
 
 var (
-	hostnamePattern = regexp.MustCompile(`^[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?$`)
-	userPattern     = regexp.MustCompile(`^[a-z_][a-z0-9_-]{0,31}$`)
-	idPattern       = regexp.MustCompile(`^[A-Za-z0-9._-]{1,128}$`)
+	hostnamePattern = regexp.MustCompile(`^[a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?$`)
+	userPattern     = regexp.MustCompile(`^[a-z_][a-z0-9_-]*$`)
+	idPattern       = regexp.MustCompile(`^[A-Za-z0-9._-]+$`)
 )
 
 // UserData is the cloud-config. It is written so that a shell can read it as
@@ -91,11 +91,11 @@ func save(path string, data []byte) error {
 
 func (s Seed) check() error {
 	switch {
-	case !idPattern.MatchString(s.InstanceID):
+	case !idPattern.MatchString(s.InstanceID) || len(s.InstanceID) > 128:
 		return fmt.Errorf("instance ID %q: use letters, digits, . _ and -", s.InstanceID)
-	case !hostnamePattern.MatchString(s.Hostname):
+	case !hostnamePattern.MatchString(s.Hostname) || len(s.Hostname) > 63:
 		return fmt.Errorf("hostname %q: is not one DNS label", s.Hostname)
-	case !userPattern.MatchString(s.User):
+	case !userPattern.MatchString(s.User) || len(s.User) > 32:
 		return fmt.Errorf("user %q: is not a plain user name", s.User)
 	case len(s.AuthorizedKeys) == 0:
 		return fmt.Errorf("user %s: no key is authorized, so nobody could log in", s.User)

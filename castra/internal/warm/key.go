@@ -105,6 +105,6 @@ var (
 	newName   = regexp.MustCompile(`^\.new-[0-9a-f]{16}$`)
 	goneName  = regexp.MustCompile(`^\.gone-[0-9a-f]{16}$`)
 	asideName = regexp.MustCompile(`^\.bad-([0-9a-f]{32})-([0-9]{1,19})$`)
-	factsName = regexp.MustCompile(`^[0-9a-f]{1,128}$`)
+	factsName = regexp.MustCompile(`^[0-9a-f]+$`)
 	tempName  = regexp.MustCompile(`^\.tmp-[0-9]+$`) // of writeJSON
 )
