@@ -105,7 +105,7 @@ func (f reporterFunc) Report(r event.Record) { f(r) }
 // A2: wherever an up is interrupted, what it started is taken down again.
 func TestUpCancelled(t *testing.T) {
 	for _, kind := range []event.Kind{
-		"", "command.accepted", "message", "vm.overlay.prepared", "vm.launched", "vm.ready",
+		"", "command.accepted", "message", "vm.overlay.prepared", "vm.start.chosen", "vm.launched", "vm.ready",
 		"bootstrap.planned", "bootstrap.started", "bootstrap.output",
 	} {
 		t.Run(string(kind), func(t *testing.T) {
@@ -169,7 +169,7 @@ func TestLookingWritesNothing(t *testing.T) {
 	}
 	w.events.on(func(e event.Event) {
 		switch e.Kind() {
-		case "command.accepted", "vm.overlay.prepared", "vm.launched": // the up stands still meanwhile
+		case "command.accepted", "vm.overlay.prepared", "vm.start.chosen", "vm.launched": // the up stands still meanwhile
 			look()
 		}
 		if e.Kind() == "vm.launched" {

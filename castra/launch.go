@@ -12,6 +12,7 @@ import (
 
 	"castra.example/castra/castra/event"
 	"castra.example/castra/castra/internal/host"
+	"castra.example/castra/castra/internal/logs"
 	"castra.example/castra/castra/internal/qemu"
 	"castra.example/castra/castra/internal/seed"
 	"castra.example/castra/castra/internal/workspace"
@@ -107,6 +108,9 @@ func begin(ctx context.Context, p vmPlan, t qemu.Target) (phase string, inForce 
 // launch starts one prepared VM and records what it became.
 func (u *upRun) launch(ctx context.Context, p vmPlan) (*qemu.Process, error) {
 	fault := func(phase string, err error) (*qemu.Process, error) {
+		if p.start.Kind == startRAM {
+			return nil, u.coldInstead(p.Name, phase, err)
+		}
 		return nil, u.fault(p.Name, phase, err)
 	}
 	began := time.Now()
@@ -147,6 +151,14 @@ func (u *upRun) launch(ctx context.Context, p vmPlan) (*qemu.Process, error) {
 	}
 	u.events.Emit(event.Launched{VM: p.Name, PID: r.PID, Accelerator: r.Accelerator, CPUs: p.CPUs, MemoryMiB: p.MemoryMiB, Forwards: eventForwards(r.Forwards)})
 	return proc, nil
+}
+
+// coldInstead is the fault of a VM that will be booted instead: one line, with the last one of QEMU's.
+func (u *upRun) coldInstead(vm, phase string, err error) error {
+	if said, _ := logs.Tail(u.ws.QEMULog(vm), 1); len(said) > 0 {
+		err = fmt.Errorf("%w: %s", err, said[0])
+	}
+	return &VMError{Op: "up", VM: vm, Phase: phase, Err: err}
 }
 
 // endStray ends a QEMU that an up had started a moment before it was killed, and that has taken its

@@ -152,11 +152,8 @@ func (t *templates) ingredients(p vmPlan, stage warm.Stage, bootstrap string) (i
 	if err != nil || why != "" {
 		return in, why, err
 	}
-	facts, name, err := t.facts(p, in.QEMU)
-	if err != nil {
-		return in, "", err
-	}
-	if name == "" {
+	facts, known := t.facts(p, in.QEMU)
+	if !known {
 		return in, "no VM has been started with this QEMU yet", nil
 	}
 	in.Machine, in.CPU, in.QEMU = facts.Machine, facts.CPU, facts.Version+" "+in.QEMU
@@ -224,13 +221,10 @@ func (t *templates) digest(path string) (string, error) {
 	return sum, err
 }
 
-// facts are what is on record of the QEMU that p would run; name is "" where nothing is.
-func (t *templates) facts(p vmPlan, binary string) (facts qemu.Facts, name string, err error) {
-	name = factsName(p, binary)
-	if !t.store.LoadFacts(name, &facts) {
-		return qemu.Facts{}, "", nil
-	}
-	return facts, name, nil
+// facts are what is on record of the QEMU that p would run.
+func (t *templates) facts(p vmPlan, binary string) (facts qemu.Facts, known bool) {
+	known = t.store.LoadFacts(factsName(p, binary), &facts)
+	return facts, known
 }
 
 // factsName covers all that what QEMU makes of its options depends on.

@@ -14,7 +14,7 @@ func TestUpAndDown(t *testing.T) {
 	w.up()
 	require.Equal(t, []string{"web-0 running", "web-1 running", "db-0 running"}, w.states())
 	require.Len(t, w.running(), 3)
-	require.Equal(t, []string{"vm.overlay.prepared", "vm.launched", "vm.ready", noScript}, w.events.story("web-1"))
+	require.Equal(t, []string{"vm.overlay.prepared", "vm.start.chosen", "vm.launched", "vm.ready", noScript}, w.events.story("web-1"))
 	for _, name := range []string{"web-0", "web-1", "db-0"} {
 		s := w.status(name)
 		require.Contains(t, w.running(), s.PID)

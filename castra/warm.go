@@ -64,7 +64,7 @@ func (u *upRun) startOne(ctx context.Context, p vmPlan) error {
 	w, done, err := u.chooseWay(ctx, p, bootstrap)
 	defer done()
 	if err != nil {
-		return u.fault(p.Name, "launch", err)
+		return err
 	}
 	defer w.release()
 	if w.Kind == startRAM {
@@ -119,7 +119,7 @@ func (u *upRun) chooseWay(ctx context.Context, p vmPlan, bootstrap string) (way,
 		}
 	})
 	if ctx.Err() != nil {
-		return w, none, context.Cause(ctx)
+		return w, none, &VMError{Op: "up", VM: p.Name, Phase: "launch", Err: context.Cause(ctx)}
 	}
 	return u.pick(p, bootstrap), none, nil
 }
@@ -149,7 +149,7 @@ func (u *upRun) boot(ctx context.Context, p vmPlan) error {
 		}
 	})
 	if ctx.Err() != nil {
-		return context.Cause(ctx)
+		return &VMError{Op: "up", VM: p.Name, Phase: "launch", Err: context.Cause(ctx)}
 	}
 	defer func() { <-u.queue.slots }()
 	proc, err := u.launch(ctx, p)
@@ -293,9 +293,9 @@ func (u *upRun) learn(ctx context.Context, p vmPlan, t qemu.Target) (qemu.Facts,
 	if err != nil {
 		return qemu.Facts{}, err
 	}
-	facts, name, err := u.templates.facts(p, binary)
-	if err != nil || name != "" {
-		return facts, err
+	facts, known := u.templates.facts(p, binary)
+	if known {
+		return facts, nil
 	}
 	if facts, err = qemu.AskFacts(ctx, t); err != nil {
 		return facts, err

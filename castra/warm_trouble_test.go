@@ -95,6 +95,7 @@ func TestRestoreThatFails(t *testing.T) {
 			require.Equal(t, []string{"ram", "cold"}, how)
 			require.Len(t, w.warnings(), 1)
 			require.Contains(t, w.warnings()[0], "so it boots")
+			require.NotContains(t, w.events.messages(), "error:")
 			require.Equal(t, "running", w.status("web-0").State)
 			require.Len(t, w.running(), 1)
 			w.down()

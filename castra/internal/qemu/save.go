@@ -163,19 +163,20 @@ func saveState(ctx context.Context, mon *qmp.Client, file string) error {
 	if err != nil {
 		return err
 	}
-	defer listener.Close() // removes the socket
-	stop := context.AfterFunc(ctx, func() { listener.Close() })
+	closing := func() { _ = listener.Close() } // removes the socket; the second time there is nothing to close
+	defer closing()
+	stop := context.AfterFunc(ctx, closing)
 	defer stop()
 	taken := make(chan error, 1)
-	go func() { taken <- take(ctx, listener, file) }() // ends with ctx at the latest
+	go func() { taken <- take(ctx, listener, file) }() // ends with the listener or ctx
 	uri := fmt.Sprintf("unix:/proc/%d/fd/%d/%s", os.Getpid(), dir.Fd(), name)
 	err = mon.Execute(ctx, "migrate", map[string]any{"uri": uri}, nil)
 	if err == nil {
 		err = awaitMigration(ctx, mon)
 	}
 	if err != nil {
-		listener.Close()
-		<-taken
+		closing()
+		<-taken //nolint:errcheck // it ended because of err
 		return err
 	}
 	select {
