@@ -87,7 +87,12 @@ func (u *upRun) saveBootstrapped(ctx context.Context, p vmPlan, plan bootstrap.P
 	if _, fresh := u.fresh.Load(p.Name); err != nil || digest == "" || !fresh {
 		return err
 	}
-	return u.save(ctx, p, warm.Bootstrapped, digest)
+	client, err := u.dial(ctx, p.Name)
+	if err != nil {
+		return &VMError{Op: "up", VM: p.Name, Phase: "bootstrap", Err: err}
+	}
+	defer client.Close()
+	return u.save(ctx, p, client, warm.Bootstrapped, digest)
 }
 
 // dueDigest is that of a bootstrap that a template may have run already; "" where it runs at every up, or never.

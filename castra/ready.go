@@ -29,8 +29,8 @@ const (
 )
 
 // awaitReady waits until the guest lets us in and runs a command, or its QEMU
-// ends, or the time is over.
-func (u *upRun) awaitReady(ctx context.Context, p vmPlan, proc *qemu.Process) error {
+// ends, or the time is over. The connection is the caller's to close.
+func (u *upRun) awaitReady(ctx context.Context, p vmPlan, proc *qemu.Process) (*guest.Client, error) {
 	r, _ := u.session.get(p.Name)
 	if r.SSH.Port == 0 { // a killed up launched it and did not come to record the ports
 		inForce, err := qemu.Forwards(ctx, target(u.ws.Layout, p.Name, r))
@@ -41,20 +41,23 @@ func (u *upRun) awaitReady(ctx context.Context, p vmPlan, proc *qemu.Process) er
 			r.PID, err = qemu.Holder(u.ws.Pidfile(p.Name))
 		}
 		if err != nil {
-			return u.fault(p.Name, "boot", err)
+			return nil, u.fault(p.Name, "boot", err)
 		}
 	}
 	login, err := login(r)
 	if err != nil {
-		return u.fault(p.Name, "boot", err)
+		return nil, u.fault(p.Name, "boot", err)
 	}
 	limit := waitLimit(p)
 	client, err := u.wait(ctx, r, proc, login, limit)
 	if err != nil {
-		return u.fault(p.Name, fmt.Sprintf("boot: no SSH after %s", time.Since(r.Launched).Round(100*time.Millisecond)), err)
+		return nil, u.fault(p.Name, fmt.Sprintf("boot: no SSH after %s", time.Since(r.Launched).Round(100*time.Millisecond)), err)
 	}
-	client.Close()
-	return u.markReady(p, r)
+	if err := u.markReady(p, r); err != nil {
+		client.Close()
+		return nil, err
+	}
+	return client, nil
 }
 
 // markReady puts on record that the VM lets us in, and what its template has run already.

@@ -14,6 +14,7 @@ import (
 	"castra.example/castra/castra/config"
 	"castra.example/castra/castra/event"
 	"castra.example/castra/castra/internal/bootstrap"
+	"castra.example/castra/castra/internal/guest"
 	"castra.example/castra/castra/internal/qemu"
 	"castra.example/castra/castra/internal/workspace"
 )
@@ -240,7 +241,10 @@ func (u *upRun) start(ctx context.Context, missing, unready []string) error {
 		if slices.Contains(missing, vm) {
 			err = u.startOne(ctx, u.plans[vm])
 		} else { // an earlier up launched it
-			err = u.awaitReady(ctx, u.plans[vm], nil)
+			var client *guest.Client
+			if client, err = u.awaitReady(ctx, u.plans[vm], nil); err == nil {
+				client.Close()
+			}
 		}
 		if errors.Is(context.Cause(ctx), errSibling) && (errors.Is(err, errSibling) || errors.Is(err, context.Canceled)) {
 			return nil // broken off by the fault of another VM, which is reported

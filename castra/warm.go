@@ -24,7 +24,7 @@ const (
 	wakeRetry = 50 * time.Millisecond
 	// settle is how long an emulated guest is left alone before it is saved. What it still does for the last
 	// connection it would otherwise do after each restore, all of it translated anew: 60 ms.
-	settle = 150 * time.Millisecond
+	settle = 100 * time.Millisecond
 	// templateRoom is left free on the disk at least, in bytes.
 	templateRoom = 512 << 20
 	// templatesMax is what templates may take under CASTRA_HOME, in bytes, where the user says nothing.
@@ -79,13 +79,15 @@ func (u *upRun) startOne(ctx context.Context, p vmPlan) error {
 		}
 		w = cold(why)
 	}
-	if err := u.boot(ctx, u.applied(p, w, bootstrap)); err != nil {
+	client, err := u.boot(ctx, u.applied(p, w, bootstrap))
+	if err != nil {
 		return err
 	}
+	defer client.Close()
 	if _, fresh := u.fresh.Load(p.Name); !fresh {
 		return nil
 	}
-	return u.save(ctx, p, warm.Ready, "")
+	return u.save(ctx, p, client, warm.Ready, "")
 }
 
 // applied is the plan of a VM started this way, and notes whether it will be saved.
@@ -141,7 +143,7 @@ func (u *upRun) pick(p vmPlan, bootstrap string) way {
 }
 
 // boot launches a VM and waits until its guest lets us in.
-func (u *upRun) boot(ctx context.Context, p vmPlan) error {
+func (u *upRun) boot(ctx context.Context, p vmPlan) (*guest.Client, error) {
 	u.during(p.Name, "a core to boot on", 0, func() {
 		select {
 		case u.queue.slots <- struct{}{}:
@@ -149,12 +151,12 @@ func (u *upRun) boot(ctx context.Context, p vmPlan) error {
 		}
 	})
 	if ctx.Err() != nil {
-		return &VMError{Op: "up", VM: p.Name, Phase: "launch", Err: context.Cause(ctx)}
+		return nil, &VMError{Op: "up", VM: p.Name, Phase: "launch", Err: context.Cause(ctx)}
 	}
 	defer func() { <-u.queue.slots }()
 	proc, err := u.launch(ctx, p)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	return u.awaitReady(ctx, p, proc)
 }
@@ -223,9 +225,10 @@ func (u *upRun) startOver(ctx context.Context, p vmPlan, w way, cause error) err
 }
 
 // save keeps a VM that runs as a template. That it cannot be kept is no fault of the VM's; that it does not go on afterwards is.
-func (u *upRun) save(ctx context.Context, p vmPlan, stage warm.Stage, bootstrap string) error {
+// Client is a connection to it.
+func (u *upRun) save(ctx context.Context, p vmPlan, client *guest.Client, stage warm.Stage, bootstrap string) error {
 	began := time.Now()
-	saved, why, err := u.trySave(ctx, p, stage, bootstrap)
+	saved, why, err := u.trySave(ctx, p, client, stage, bootstrap)
 	switch {
 	case as[*qemu.PausedError](err):
 		return u.fault(p.Name, "save as a template", err)
@@ -251,7 +254,7 @@ func (u *upRun) save(ctx context.Context, p vmPlan, stage warm.Stage, bootstrap 
 }
 
 // trySave gives the template and why there is no memory in it.
-func (u *upRun) trySave(ctx context.Context, p vmPlan, stage warm.Stage, bootstrap string) (warm.Info, string, error) {
+func (u *upRun) trySave(ctx context.Context, p vmPlan, client *guest.Client, stage warm.Stage, bootstrap string) (warm.Info, string, error) {
 	r, _ := u.session.get(p.Name)
 	t := target(u.ws.Layout, p.Name, r)
 	facts, err := u.learn(ctx, p, t)
@@ -263,7 +266,7 @@ func (u *upRun) trySave(ctx context.Context, p vmPlan, stage warm.Stage, bootstr
 		return warm.Info{}, "", errors.Join(err, notYet(why))
 	}
 	meta := warm.Meta{Hostname: p.Name}
-	if meta.Wake, why, err = u.prepareGuest(ctx, p, facts); err != nil {
+	if meta.Wake, why, err = u.prepareGuest(ctx, p, client, facts); err != nil {
 		return warm.Info{}, "", err
 	}
 	if err := u.saving(p.Name, true); err != nil {
@@ -305,14 +308,9 @@ func (u *upRun) learn(ctx context.Context, p vmPlan, t qemu.Target) (qemu.Facts,
 
 // prepareGuest makes the guest ready to be saved and goes once through what a restore will do: pages that this needs are in memory then.
 // Where its memory cannot be kept, why tells the reason and the guest's disk is written out.
-func (u *upRun) prepareGuest(ctx context.Context, p vmPlan, facts qemu.Facts) (program, why string, err error) {
+func (u *upRun) prepareGuest(ctx context.Context, p vmPlan, client *guest.Client, facts qemu.Facts) (program, why string, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, waitLimit(p), fmt.Errorf("the guest took over %s to get ready", waitLimit(p)))
 	defer cancel()
-	client, err := u.dial(ctx, p.Name)
-	if err != nil {
-		return "", "", err
-	}
-	defer client.Close()
 	switch {
 	case u.templates.disk && !qemu.WarmSystem:
 		why = "memory is kept on Linux only"
@@ -324,12 +322,18 @@ func (u *upRun) prepareGuest(ctx context.Context, p vmPlan, facts qemu.Facts) (p
 	if why == "" {
 		program, err = warm.Prepare(ctx, client, p.SSH.User)
 		if err == nil {
+			client.Close() // or its end would be part of every restore
+
 			err = u.rehearse(ctx, p, program)
 		}
 		if err == nil || ctx.Err() != nil {
 			return program, "", err
 		}
 		why = err.Error()
+		if client, err = u.dial(ctx, p.Name); err != nil {
+			return "", "", err
+		}
+		defer client.Close()
 	}
 	return "", why, client.Run(ctx, guest.Command{Line: "sync"})
 }

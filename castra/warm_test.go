@@ -340,3 +340,26 @@ func TestUpCancelledWhileRestoring(t *testing.T) {
 	require.Empty(t, left)
 	w.cleanSlate()
 }
+
+// Workspaces beside the project's own share its keys, and so the templates.
+func TestWorkspacesBesideShareTemplates(t *testing.T) {
+	w := newWarmWorld(t, vm("web"))
+	for i, want := range []string{"cold", "ram ready"} {
+		o := w.options()
+		o.StateDir = filepath.Join(filepath.Dir(w.dir), fmt.Sprintf("beside-%d", i))
+		w.events.forget()
+		p := w.openWith(o)
+		require.NoError(t, p.Up(t.Context(), UpOptions{}))
+		require.Equal(t, want, w.started("web-0"))
+		require.NoError(t, p.Down(t.Context()))
+	}
+	require.Equal(t, "cold", w.cycle("web-0"), "the project's own workspace has keys of its own")
+	files, err := filepath.Glob(filepath.Join(w.home, "keys", "*", "*"))
+	require.NoError(t, err)
+	require.Len(t, files, 2)
+	for _, file := range files {
+		st, err := os.Stat(file)
+		require.NoError(t, err)
+		require.Equal(t, os.FileMode(0o600), st.Mode().Perm())
+	}
+}
