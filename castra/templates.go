@@ -148,15 +148,18 @@ func (t *templates) from(found *warm.Template, in warm.Ingredients, missed []str
 // ingredients are what a template of this VM is filed under. Why is set where they
 // cannot be known yet: what QEMU makes of its options is asked of one that runs.
 func (t *templates) ingredients(p vmPlan, stage warm.Stage, bootstrap string) (in warm.Ingredients, why string, err error) {
-	in, why, err = t.outline(p)
-	if err != nil || why != "" {
-		return in, why, err
+	binary, err := t.digest(p.spec.Binary)
+	if err != nil {
+		return in, "", err
 	}
-	facts, known := t.facts(p, in.QEMU)
-	if !known {
+	facts, known := t.facts(p, binary)
+	if !known { // told before the images are read: they are long, and are read while the guest boots
 		return in, "no VM has been started with this QEMU yet", nil
 	}
-	in.Machine, in.CPU, in.QEMU = facts.Machine, facts.CPU, facts.Version+" "+in.QEMU
+	if in, why, err = t.outline(p); err != nil || why != "" {
+		return in, why, err
+	}
+	in.Machine, in.CPU, in.QEMU = facts.Machine, facts.CPU, facts.Version+" "+binary
 	in.Stage = stage
 	if stage == warm.Bootstrapped {
 		in.Owner, in.Bootstrap = p.Name, bootstrap
@@ -164,11 +167,15 @@ func (t *templates) ingredients(p vmPlan, stage warm.Stage, bootstrap string) (i
 	return in, "", nil
 }
 
-// outline is the ingredients of the ready stage but for what a running QEMU has to tell: enough to
-// know which VMs will be alike.
+// alike is the same for VMs that will be restored from one ready template, as far as can be told without reading their images.
+func alike(p vmPlan) string {
+	return fmt.Sprintf("%q", append(p.spec.Shape(), p.Role, p.base.Path, p.spec.Kernel, p.spec.Initrd, p.SSH.User, p.identity))
+}
+
+// outline is the ingredients of the ready stage but for what a running QEMU has to tell.
 func (t *templates) outline(p vmPlan) (in warm.Ingredients, why string, err error) {
 	in = warm.Ingredients{
-		Stage: warm.Ready, Owner: p.Role, Append: p.spec.Append, OverlayFormat: "qcow2", Arch: goarch,
+		Stage: warm.Ready, Owner: p.Role, Append: p.spec.Append, BasePath: p.base.Path, OverlayFormat: "qcow2", Arch: goarch,
 		Accelerator: p.spec.Accelerator.Name, HostCPU: host.CPU(), Firmware: "bios",
 		CPUs: p.CPUs, MemoryMiB: p.MemoryMiB, Devices: p.spec.Shape(), User: p.SSH.User,
 	}
@@ -178,7 +185,7 @@ func (t *templates) outline(p vmPlan) (in warm.Ingredients, why string, err erro
 	for _, file := range []struct {
 		path   string
 		digest *string
-	}{{p.base.Path, &in.BaseImage}, {p.spec.Kernel, &in.Kernel}, {p.spec.Initrd, &in.Initrd}, {p.spec.Binary, &in.QEMU}} {
+	}{{p.base.Path, &in.BaseImage}, {p.spec.Kernel, &in.Kernel}, {p.spec.Initrd, &in.Initrd}} {
 		if file.path == "" {
 			continue
 		}

@@ -79,14 +79,22 @@ func (u *upRun) startOne(ctx context.Context, p vmPlan) error {
 		}
 		w = cold(why)
 	}
-	client, err := u.boot(ctx, u.applied(p, w, bootstrap))
+	booted := u.applied(p, w, bootstrap)
+	_, fresh := u.fresh.Load(p.Name)
+	var reading sync.WaitGroup
+	defer reading.Wait()
+	if fresh { // what is read now, while the guest boots, is remembered when it is saved
+		reading.Go(func() { _, _, _ = u.templates.outline(p) })
+	}
+	client, err := u.boot(ctx, booted)
 	if err != nil {
 		return err
 	}
 	defer client.Close()
-	if _, fresh := u.fresh.Load(p.Name); !fresh {
+	if !fresh {
 		return nil
 	}
+	reading.Wait()
 	return u.save(ctx, p, client, warm.Ready, "")
 }
 
@@ -106,11 +114,7 @@ func (u *upRun) chooseWay(ctx context.Context, p vmPlan, bootstrap string) (way,
 	if w.Kind != startCold || u.templates.refusal(p) != "" {
 		return w, none, nil
 	}
-	alike, why, err := u.templates.outline(p)
-	if err != nil || why != "" {
-		return w, none, nil //nolint:nilerr // pick has told of it
-	}
-	done, wait := u.queue.lead(alike.Key())
+	done, wait := u.queue.lead(alike(p))
 	if done != nil {
 		return w, done, nil
 	}

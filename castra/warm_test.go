@@ -230,11 +230,15 @@ func TestWhatMakesAnotherTemplate(t *testing.T) {
 		"memory": {func(w *world) {
 			w.configure(patient, strings.Replace(vm("web"), "64 MiB", "80 MiB", 1))
 		}, false, "memory_mib"},
-		"cpus":       {func(w *world) { w.configure(patient, strings.Replace(vm("web"), "cpus = 1", "cpus = 2", 1)) }, false, "cpus"},
-		"cpu":        {func(w *world) { w.configure(patient, vm("web", `cpu = "qemu64"`)) }, false, ""},
-		"machine":    {func(w *world) { w.configure(patient, vm("web", `machine = "pc"`)) }, false, ""},
-		"network":    {func(w *world) { w.configure(patient, vm("web", `network = "isolated"`)) }, false, "devices"},
-		"user":       {func(w *world) { w.configure(patient, vm("web", "[vms.ssh]", `user = "dev"`)) }, false, "user"},
+		"cpus":    {func(w *world) { w.configure(patient, strings.Replace(vm("web"), "cpus = 1", "cpus = 2", 1)) }, false, "cpus"},
+		"cpu":     {func(w *world) { w.configure(patient, vm("web", `cpu = "qemu64"`)) }, false, ""},
+		"machine": {func(w *world) { w.configure(patient, vm("web", `machine = "pc"`)) }, false, ""},
+		"network": {func(w *world) { w.configure(patient, vm("web", `network = "isolated"`)) }, false, "devices"},
+		"user":    {func(w *world) { w.configure(patient, vm("web", "[vms.ssh]", `user = "dev"`)) }, false, "user"},
+		"base image moved": {func(w *world) {
+			require.NoError(w, os.Rename(w.base, w.base+".moved"))
+			w.configure(patient, strings.Replace(vm("web"), "base.qcow2", "base.qcow2.moved", 1))
+		}, false, "base_path"},
 		"base image": {func(w *world) { qemutest.WriteImage(w, w.base, 2<<20) }, false, "base_image"},
 		"host key": {func(w *world) {
 			require.NoError(w, os.Remove(w.layout().HostKey("web")))

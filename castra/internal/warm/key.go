@@ -34,6 +34,8 @@ type Ingredients struct {
 	Kernel    string `json:"kernel"`
 	Initrd    string `json:"initrd"`
 	Append    string `json:"append"`
+	// BasePath is where the base image is: the template's disk names it as what it writes on top of.
+	BasePath string `json:"base_path"`
 
 	OverlayFormat string `json:"overlay_format"`
 	OverlayBytes  int64  `json:"overlay_bytes"` // virtual size
