@@ -179,7 +179,7 @@ func TestLookingWritesNothing(t *testing.T) {
 	})
 	require.ErrorIs(t, w.open().Up(ctx, UpOptions{}), context.Canceled)
 	w.events.on(nil)
-	require.Equal(t, 3, looked)
+	require.Equal(t, 4, looked)
 	look()
 	w.cleanSlate()
 }

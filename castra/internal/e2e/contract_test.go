@@ -93,7 +93,7 @@ func TestContract(t *testing.T) {
 func TestStartForAGoTest(t *testing.T) {
 	p := newProject(t, "[[vms]]\nname = \"web\"\nimage = \"small\"\ncpus = 1\nmemory = \"256 MiB\"\nport_forwards = [{ guest = 80 }]\n")
 	o := castra.Environment()
-	o.Dir = p.dir
+	o.Dir, o.Home = p.dir, p.home
 	vms := castratest.Start(t, castratest.Options{Options: o, Required: os.Getenv("CASTRA_TEST_REQUIRE_QEMU") == "1"})
 	vms.Run("web", "mkdir -p /srv && echo served > /srv/index.html && httpd -p 80 -h /srv")
 	require.Equal(t, "served\n", fetch(t, "http://"+vms.Address("web", 80)+"/"))

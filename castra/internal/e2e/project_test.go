@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"castra.example/castra/castra"
 	"github.com/stretchr/testify/require"
 )
 
@@ -83,11 +84,19 @@ func scaffold(dir, repo string) error {
 	)
 }
 
-// project is a scratch project with the workspace beside its castra.toml.
+// guests is the directory of the small guest, which all tests share.
+var guests = sync.OnceValues(func() (string, error) {
+	disk, err := castra.EnsureImage(context.Background(), castra.Environment(), "small", nil)
+	return filepath.Dir(filepath.Dir(disk)), err
+})
+
+// project is a scratch project with the workspace beside its castra.toml, and
+// with a CASTRA_HOME, and so templates, of its own.
 type project struct {
-	t   *testing.T
-	dir string
-	env []string
+	t    *testing.T
+	dir  string
+	home string
+	env  []string
 }
 
 // newProject writes castra.toml from its [[vms]] part. It is skipped where
@@ -97,9 +106,20 @@ func newProject(t *testing.T, vms string) *project {
 	needQEMU(t)
 	require.NoError(t, compile())
 	p := &project{t: t, dir: t.TempDir()}
+	p.newHome()
 	p.config(vms)
 	t.Cleanup(p.end)
 	return p
+}
+
+// newHome is one without templates.
+func (p *project) newHome() {
+	p.t.Helper()
+	dir, err := guests()
+	require.NoError(p.t, err)
+	p.home = p.t.TempDir()
+	require.NoError(p.t, os.Symlink(dir, filepath.Join(p.home, "guests")))
+	p.env = append(p.env, "CASTRA_HOME="+p.home, "CASTRA_WARM=", "CASTRA_TEMPLATES_MAX=")
 }
 
 func needQEMU(t *testing.T) {
@@ -144,7 +164,6 @@ func (r result) String() string {
 func (p *project) command(ctx context.Context, args ...string) (*exec.Cmd, *bytes.Buffer, *bytes.Buffer) {
 	cmd := exec.CommandContext(ctx, binary, args...)
 	cmd.Dir = p.dir
-	// CASTRA_HOME is the user's: it keeps the guest, and the workspace is elsewhere.
 	cmd.Env = append(append(os.Environ(), "CASTRA_CONFIG="), p.env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a terminal's Ctrl-C reaches a group
 	var stdout, stderr bytes.Buffer

@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
@@ -11,25 +10,15 @@ import (
 	"regexp"
 	"runtime"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
-
-	"castra.example/castra/castra"
 )
 
-// guests is the directory of the small guest, which all tests share.
-var guests = sync.OnceValues(func() (string, error) {
-	disk, err := castra.EnsureImage(context.Background(), castra.Environment(), "small", nil)
-	return filepath.Dir(filepath.Dir(disk)), err
-})
-
-// warmProject has a CASTRA_HOME of its own, and so templates of its own.
+// warmProject also follows how its VMs were started.
 type warmProject struct {
 	*project
-	home string
 	read int64 // bytes of events.jsonl that are of earlier ups
 }
 
@@ -39,27 +28,15 @@ func newWarm(t *testing.T, vms string) *warmProject {
 	if runtime.GOOS != "linux" {
 		t.Skip("memory is kept on Linux only")
 	}
-	p := &warmProject{project: newProject(t, vms)}
-	p.newHome()
-	return p
-}
-
-// newHome is one without templates.
-func (p *warmProject) newHome() {
-	p.t.Helper()
-	dir, err := guests()
-	require.NoError(p.t, err)
-	p.home = p.t.TempDir()
-	require.NoError(p.t, os.Symlink(dir, filepath.Join(p.home, "guests")))
-	p.env = append(p.env, "CASTRA_HOME="+p.home, "CASTRA_WARM=", "CASTRA_TEMPLATES_MAX=")
+	return &warmProject{project: newProject(t, vms)}
 }
 
 // beside is another project that has the same templates.
 func (p *warmProject) beside(vms string) *warmProject {
 	p.t.Helper()
 	other := newProject(p.t, vms)
-	other.env = p.env
-	return &warmProject{project: other, home: p.home}
+	other.env, other.home = p.env, p.home
+	return &warmProject{project: other}
 }
 
 // part is a subtest of the project.
