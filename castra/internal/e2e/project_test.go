@@ -15,8 +15,9 @@ import (
 	"testing"
 	"time"
 
-	"castra.example/castra/castra"
 	"github.com/stretchr/testify/require"
+
+	"castra.example/castra/castra"
 )
 
 const (
