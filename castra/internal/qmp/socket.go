@@ -17,7 +17,7 @@ import (
 
 // retryPause is the wait between attempts to connect while the socket's queue
 // of waiting clients is full.
-const retryPause = 2 * time.Millisecond
+const retryPause = 20 * time.Millisecond
 
 // connect dials the socket at path, and nothing but a socket, and tells which
 // process serves it.
@@ -52,6 +52,9 @@ func dialUnix(ctx context.Context, address string) (*net.UnixConn, error) {
 		switch {
 		case err == nil:
 			return conn.(*net.UnixConn), nil
+		case errors.Is(err, os.ErrDeadlineExceeded): // the dialer keeps ctx's deadline by a clock of its own
+			<-ctx.Done()
+			return nil, silence(ctx)
 		case ctx.Err() != nil:
 			return nil, silence(ctx)
 		case !errors.Is(err, syscall.EAGAIN):
