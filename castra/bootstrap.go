@@ -87,12 +87,7 @@ func (u *upRun) saveBootstrapped(ctx context.Context, p vmPlan, plan bootstrap.P
 	if _, fresh := u.fresh.Load(p.Name); err != nil || digest == "" || !fresh {
 		return err
 	}
-	client, err := u.dial(ctx, p.Name)
-	if err != nil {
-		return &VMError{Op: "up", VM: p.Name, Phase: "bootstrap", Err: err}
-	}
-	defer client.Close()
-	return u.save(ctx, p, client, warm.Bootstrapped, digest)
+	return u.save(ctx, p, nil, warm.Bootstrapped, digest)
 }
 
 // dueDigest is that of a bootstrap that a template may have run already; "" where it runs at every up, or never.
@@ -100,8 +95,7 @@ func dueDigest(plan bootstrap.Plan) (string, error) {
 	if plan.Mode != "auto" || plan.Script == "" {
 		return "", nil
 	}
-	digest, err := plan.Digest()
-	return digest + " in " + plan.RemoteDir, err
+	return plan.Digest()
 }
 
 // bootstrapDue decides by mode, and by what ran before in this run of the VM.

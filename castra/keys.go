@@ -2,6 +2,7 @@ package castra
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -26,9 +27,10 @@ func (p *Project) makeKey(ws *workspace.Workspace, path, comment string) error {
 	if err := ws.MakeDir(filepath.Dir(path)); err != nil {
 		return err
 	}
-	pem, err := newKey(comment)
+	key, err := seed.NewKey(comment)
+	pem := key.Private
 	if err == nil && p.keys != "" {
-		pem, err = keep(filepath.Join(p.keys, filepath.Base(path)), pem)
+		pem, err = shareKey(filepath.Join(p.keys, filepath.Base(path)), pem)
 	}
 	if err != nil {
 		return err
@@ -36,30 +38,12 @@ func (p *Project) makeKey(ws *workspace.Workspace, path, comment string) error {
 	return workspace.WriteFile(path, pem)
 }
 
-func newKey(comment string) ([]byte, error) {
-	key, err := seed.NewKey(comment)
-	return key.Private, err
-}
-
-// keep files a key where there is none yet, and gives the one that is there: of
-// several processes that make one at once, the first is right.
-func keep(path string, pem []byte) ([]byte, error) {
+// shareKey files a key for all workspaces where there is none yet, and gives the one that is there.
+func shareKey(path string, pem []byte) ([]byte, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, err
 	}
-	staged, err := os.CreateTemp(filepath.Dir(path), ".new-*")
-	if err != nil {
-		return nil, err
-	}
-	_, err = staged.Write(pem)
-	err = errors.Join(err, staged.Close())
-	if err == nil {
-		err = os.Link(staged.Name(), path)
-	}
-	if errors.Is(err, fs.ErrExist) {
-		err = nil
-	}
-	if err := errors.Join(err, os.Remove(staged.Name())); err != nil {
+	if err := workspace.CreateFile(path, ".new-", pem); err != nil {
 		return nil, err
 	}
 	return os.ReadFile(path)
@@ -86,7 +70,15 @@ func (u *upRun) hostKey(p vmPlan) (seed.Key, error) {
 	return readKey(path)
 }
 
-// authorized is the key that the guest of p lets in.
-func (u *upRun) authorized(p vmPlan) (seed.Key, error) {
-	return readKey(p.identity)
+// readKey reads a private key of the workspace or the user.
+func readKey(path string) (seed.Key, error) {
+	pem, err := os.ReadFile(path)
+	if err != nil {
+		return seed.Key{}, err
+	}
+	key, err := seed.ParseKey(pem)
+	if err != nil {
+		return seed.Key{}, fmt.Errorf("key %s: %w", path, err)
+	}
+	return key, nil
 }

@@ -95,8 +95,8 @@ func (e *OverlayExistsError) Hint() string {
 	return "move the file away, or give another path as overlay"
 }
 
-// begin asks a QEMU that boots for its forwards, and lets one that is to be restored run.
-func begin(ctx context.Context, p vmPlan, t qemu.Target) (phase string, inForce []qemu.Forward, err error) {
+// letRun asks a QEMU that boots for its forwards, and lets one that is to be restored run.
+func letRun(ctx context.Context, p vmPlan, t qemu.Target) (phase string, inForce []qemu.Forward, err error) {
 	if p.spec.State == "" {
 		inForce, err = qemu.Forwards(ctx, t)
 		return "launch", inForce, err
@@ -139,7 +139,7 @@ func (u *upRun) launch(ctx context.Context, p vmPlan) (*qemu.Process, error) {
 		return fault("launch", err)
 	}
 	r.PID = proc.PID
-	phase, inForce, err := begin(ctx, p, target(u.ws.Layout, p.Name, r))
+	phase, inForce, err := letRun(ctx, p, target(u.ws.Layout, p.Name, r))
 	if err != nil {
 		return fault(phase, orExit(proc, p.Name, u.ws.QEMULog(p.Name), err))
 	}
@@ -191,7 +191,7 @@ func orExit(proc *qemu.Process, vm, log string, err error) error {
 
 // writeSeed makes the seed for this run of the VM.
 func (u *upRun) writeSeed(p vmPlan) error {
-	key, err := u.authorized(p)
+	key, err := readKey(p.identity)
 	if err != nil {
 		return err
 	}

@@ -39,7 +39,8 @@ type vmPlan struct {
 	copied   string // the disk of a template that the overlay begins as a copy of; "" otherwise
 	identity string // private key that the guest lets in
 	start    workspace.Start
-	restored string // the bootstrap that the template has run; "" where it has not
+	restored string // digest of the bootstrap that the template has run; "" where it has not
+	saved    bool   // it will be made a template when it is ready, after its bootstrap, or both
 	// settings are what a VM that runs is compared by.
 	settings map[string]string
 }

@@ -54,26 +54,26 @@ func (p *Project) Plan(ctx context.Context, o UpOptions) (*ProjectPlan, error) {
 	if err != nil {
 		return nil, err
 	}
-	t, fault := p.openTemplates(s, true)
+	t, fault := p.openTemplates(true)
 	plan := &ProjectPlan{Workspace: p.id, Root: p.root, Accelerator: s.accelerator.Name, VMs: []VMPlan{}}
 	for _, vm := range vms {
-		plan.VMs = append(plan.VMs, t.plan(planVM(s, vm), modes[vm.Name], fault))
+		plan.VMs = append(plan.VMs, t.plan(ctx, planVM(s, vm), modes[vm.Name], fault))
 	}
 	return plan, nil
 }
 
 // plan is one VM's part. Fault is why there are no templates, where they should be.
-func (t *templates) plan(p vmPlan, mode string, fault error) VMPlan {
+func (t *templates) plan(ctx context.Context, p vmPlan, mode string, fault error) VMPlan {
 	b := bootstrapOf(p, mode)
 	digest, err := dueDigest(b)
 	w := cold("")
 	if err == nil {
-		w, err = t.choose(p, digest)
+		w, err = t.choose(ctx, p, digest)
 	}
 	if err = errors.Join(fault, err); err != nil {
 		w = cold(err.Error())
 	}
-	p = t.apply(p, w, t.saves(p, w, digest))
+	p = t.apply(p, w, digest)
 	script := b.Script
 	if script == "" {
 		script = "no script"

@@ -63,8 +63,8 @@ func (u *upRun) awaitReady(ctx context.Context, p vmPlan, proc *qemu.Process) (*
 // markReady puts on record that the VM lets us in, and what its template has run already.
 func (u *upRun) markReady(p vmPlan, r workspace.VM) error {
 	r.Ready, r.Health = time.Now().UTC(), "ready"
-	if digest, _, _ := strings.Cut(p.restored, " "); digest != "" {
-		r.Bootstrap = workspace.Bootstrap{Digest: digest, Outcome: "noop", Ended: r.Ready}
+	if p.restored != "" {
+		r.Bootstrap = workspace.Bootstrap{Digest: p.restored, Outcome: "noop", Ended: r.Ready}
 	}
 	if err := u.session.put(r); err != nil {
 		return u.fault(p.Name, "boot", err)

@@ -1,19 +1,18 @@
 package castra
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"runtime"
 	"sync"
 	"time"
 
 	"castra.example/castra/castra/internal/host"
 	"castra.example/castra/castra/internal/qemu"
-	"castra.example/castra/castra/internal/seed"
 	"castra.example/castra/castra/internal/warm"
 	"castra.example/castra/castra/internal/workspace"
 )
@@ -30,7 +29,8 @@ type templates struct {
 	store *warm.Store // nil where there are none at all
 	off   string      // and why
 	disk  bool        // no memory is kept
-	site  site
+	// layout is of the workspace whose VMs these are.
+	layout workspace.Layout
 	// look only: nothing is made, written or locked.
 	look    bool
 	digests sync.Map // by path
@@ -38,8 +38,8 @@ type templates struct {
 
 // openTemplates never fails: without templates, VMs boot cold. What keeps them
 // from being used, where the user did not ask for that, is given as a fault.
-func (p *Project) openTemplates(s site, look bool) (*templates, error) {
-	t := &templates{site: s, look: look, disk: p.options.Warm == warmDisk || !qemu.WarmSystem}
+func (p *Project) openTemplates(look bool) (*templates, error) {
+	t := &templates{layout: p.layout(), look: look, disk: p.options.Warm == warmDisk || !qemu.WarmSystem}
 	switch {
 	case p.options.Warm == warmOff:
 		t.off = "warm starts are off"
@@ -93,7 +93,7 @@ func (w way) release() {
 // choose finds the template that spares the most: one that has run this
 // bootstrap (digest; "" where none is due), else one that was ready for it. A
 // template that is there and cannot be used is a fault beside a cold way.
-func (t *templates) choose(p vmPlan, bootstrap string) (way, error) {
+func (t *templates) choose(ctx context.Context, p vmPlan, bootstrap string) (way, error) {
 	if why := t.refusal(p); why != "" {
 		return cold(why), nil
 	}
@@ -103,11 +103,11 @@ func (t *templates) choose(p vmPlan, bootstrap string) (way, error) {
 	}
 	var missed []string
 	for _, stage := range stages {
-		in, why, err := t.ingredients(p, stage, bootstrap)
+		in, why, err := t.ingredients(ctx, p, stage, bootstrap)
 		if err != nil || why != "" {
 			return cold(why), err
 		}
-		found, err := t.find(in)
+		found, err := t.find(ctx, in)
 		var miss *warm.MissError
 		switch {
 		case errors.As(err, &miss):
@@ -123,11 +123,11 @@ func (t *templates) choose(p vmPlan, bootstrap string) (way, error) {
 	return cold(missed[len(missed)-1]), nil
 }
 
-func (t *templates) find(in warm.Ingredients) (*warm.Template, error) {
+func (t *templates) find(ctx context.Context, in warm.Ingredients) (*warm.Template, error) {
 	if t.look {
-		return t.store.Peek(in)
+		return t.store.Peek(ctx, in)
 	}
-	return t.store.Find(in)
+	return t.store.Find(ctx, in)
 }
 
 // from tells how the template is used. Missed is why there is none of the bootstrapped stage.
@@ -147,8 +147,8 @@ func (t *templates) from(found *warm.Template, in warm.Ingredients, missed []str
 
 // ingredients are what a template of this VM is filed under. Why is set where they
 // cannot be known yet: what QEMU makes of its options is asked of one that runs.
-func (t *templates) ingredients(p vmPlan, stage warm.Stage, bootstrap string) (in warm.Ingredients, why string, err error) {
-	binary, err := t.digest(p.spec.Binary)
+func (t *templates) ingredients(ctx context.Context, p vmPlan, stage warm.Stage, bootstrap string) (in warm.Ingredients, why string, err error) {
+	binary, err := t.digest(ctx, p.spec.Binary)
 	if err != nil {
 		return in, "", err
 	}
@@ -156,13 +156,13 @@ func (t *templates) ingredients(p vmPlan, stage warm.Stage, bootstrap string) (i
 	if !known { // told before the images are read: they are long, and are read while the guest boots
 		return in, "no VM has been started with this QEMU yet", nil
 	}
-	if in, why, err = t.outline(p); err != nil || why != "" {
+	if in, why, err = t.outline(ctx, p); err != nil || why != "" {
 		return in, why, err
 	}
 	in.Machine, in.CPU, in.QEMU = facts.Machine, facts.CPU, facts.Version+" "+binary
 	in.Stage = stage
 	if stage == warm.Bootstrapped {
-		in.Owner, in.Bootstrap = p.Name, bootstrap
+		in.Owner, in.Bootstrap, in.RemoteDir = p.Name, bootstrap, p.Bootstrap.RemoteDir
 	}
 	return in, "", nil
 }
@@ -173,7 +173,7 @@ func alike(p vmPlan) string {
 }
 
 // outline is the ingredients of the ready stage but for what a running QEMU has to tell.
-func (t *templates) outline(p vmPlan) (in warm.Ingredients, why string, err error) {
+func (t *templates) outline(ctx context.Context, p vmPlan) (in warm.Ingredients, why string, err error) {
 	in = warm.Ingredients{
 		Stage: warm.Ready, Owner: p.Role, Append: p.spec.Append, BasePath: p.base.Path, OverlayFormat: "qcow2", Arch: goarch,
 		Accelerator: p.spec.Accelerator.Name, HostCPU: host.CPU(), Firmware: "bios",
@@ -189,7 +189,7 @@ func (t *templates) outline(p vmPlan) (in warm.Ingredients, why string, err erro
 		if file.path == "" {
 			continue
 		}
-		if *file.digest, err = t.digest(file.path); err != nil {
+		if *file.digest, err = t.digest(ctx, file.path); err != nil {
 			return in, "", err
 		}
 	}
@@ -199,7 +199,7 @@ func (t *templates) outline(p vmPlan) (in warm.Ingredients, why string, err erro
 	for _, key := range []struct {
 		path   string
 		public *string
-	}{{p.identity, &in.AuthorizedKey}, {t.site.layout.HostKey(p.Role), &in.HostKey}} {
+	}{{p.identity, &in.AuthorizedKey}, {t.layout.HostKey(p.Role), &in.HostKey}} {
 		k, err := readKey(key.path)
 		if errors.Is(err, fs.ErrNotExist) {
 			return in, "the workspace has no keys yet", nil
@@ -213,7 +213,7 @@ func (t *templates) outline(p vmPlan) (in warm.Ingredients, why string, err erro
 }
 
 // digest of a file of this computer, reckoned once for all the VMs that use it.
-func (t *templates) digest(path string) (string, error) {
+func (t *templates) digest(ctx context.Context, path string) (string, error) {
 	if sum, known := t.digests.Load(path); known {
 		return sum.(string), nil
 	}
@@ -221,7 +221,7 @@ func (t *templates) digest(path string) (string, error) {
 	if t.look {
 		reckon = t.store.Sum
 	}
-	sum, err := reckon(path)
+	sum, err := reckon(ctx, path)
 	if err == nil {
 		t.digests.Store(path, sum)
 	}
@@ -240,22 +240,21 @@ func factsName(p vmPlan, binary string) string {
 	return hex.EncodeToString(sum[:16])
 }
 
-// apply makes the plan that of a VM started this way. It is pure. With saved, the VM is
-// to be saved in turn, so its memory must be one that can be copied.
-func (t *templates) apply(p vmPlan, w way, saved bool) vmPlan {
-	p.start, p.restored = w.Start, w.bootstrap
+// apply makes the plan that of a VM started this way. It is pure. Where the VM is to be
+// saved in turn, its memory must be one that can be copied.
+func (t *templates) apply(p vmPlan, w way, bootstrap string) vmPlan {
+	p.start, p.restored, p.saved = w.Start, w.bootstrap, t.saves(p, w, bootstrap)
 	switch {
 	case w.template == nil:
-	case saved: // a template that is made of it must not depend on this one, which may be evicted first
+	case p.saved: // a template that is made of it must not depend on this one, which may be evicted first
 		p.copied = w.template.Disk()
 	default:
 		p.backing = w.template.Disk()
 	}
-	shared := saved && !t.disk && w.Kind != startDisk
-	p.spec.RAM = qemu.RAM{Shared: shared}
+	p.spec.RAM.Shared = p.saved && !t.disk
 	if w.Kind == startRAM {
 		p.spec.State = w.template.State()
-		if shared {
+		if p.saved {
 			p.memory = w.template.RAM()
 		} else {
 			p.spec.RAM.File = w.template.RAM()
@@ -274,19 +273,6 @@ func (t *templates) saves(p vmPlan, w way, bootstrap string) bool {
 	default:
 		return bootstrap != "" && w.bootstrap == ""
 	}
-}
-
-// readKey reads a private key of the workspace or the user.
-func readKey(path string) (seed.Key, error) {
-	pem, err := os.ReadFile(path)
-	if err != nil {
-		return seed.Key{}, err
-	}
-	key, err := seed.ParseKey(pem)
-	if err != nil {
-		return seed.Key{}, fmt.Errorf("key %s: %w", path, err)
-	}
-	return key, nil
 }
 
 // bootSlots is how many guests may boot at once. Emulated CPUs that share a core only make each other late;

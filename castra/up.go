@@ -78,7 +78,7 @@ func (p *Project) Up(ctx context.Context, o UpOptions) error {
 		u.plans[vm.Name] = planVM(s, vm)
 		u.names = append(u.names, vm.Name)
 	}
-	if u.templates, err = p.openTemplates(s, false); err != nil {
+	if u.templates, err = p.openTemplates(false); err != nil {
 		c.warn("", fmt.Sprintf("VMs boot cold: %v", err), hint(err))
 	}
 	u.queue = newQueue(bootSlots(s.accelerator, len(vms)))

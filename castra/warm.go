@@ -36,11 +36,15 @@ const (
 type queue struct {
 	mu    sync.Mutex
 	led   map[string]chan struct{}
-	slots chan struct{}
+	slots chan struct{} // holds one token for each guest that may begin to boot
 }
 
 func newQueue(slots int) *queue {
-	return &queue{led: map[string]chan struct{}{}, slots: make(chan struct{}, slots)}
+	q := &queue{led: map[string]chan struct{}{}, slots: make(chan struct{}, slots)}
+	for range slots {
+		q.slots <- struct{}{}
+	}
+	return q
 }
 
 // lead makes the caller the first of those alike, who must call done; or gives what the others wait for.
@@ -57,7 +61,7 @@ func (q *queue) lead(alike string) (done func(), wait <-chan struct{}) {
 
 // startOne starts a VM by the least work there is. A restore that fails is a boot, once.
 func (u *upRun) startOne(ctx context.Context, p vmPlan) error {
-	bootstrap, err := u.dueDigest(p)
+	bootstrap, err := dueDigest(bootstrapOf(p, u.modes[p.Name]))
 	if err != nil {
 		return &VMError{Op: "up", VM: p.Name, Phase: "bootstrap", Err: err}
 	}
@@ -80,18 +84,17 @@ func (u *upRun) startOne(ctx context.Context, p vmPlan) error {
 		w = cold(why)
 	}
 	booted := u.applied(p, w, bootstrap)
-	_, fresh := u.fresh.Load(p.Name)
 	var reading sync.WaitGroup
 	defer reading.Wait()
-	if fresh { // what is read now, while the guest boots, is remembered when it is saved
-		reading.Go(func() { _, _, _ = u.templates.outline(p) })
+	if booted.saved { // what is read now, while the guest boots, is remembered when it is saved
+		reading.Go(func() { _, _, _ = u.templates.outline(ctx, p) })
 	}
 	client, err := u.boot(ctx, booted)
 	if err != nil {
 		return err
 	}
 	defer client.Close()
-	if !fresh {
+	if !booted.saved {
 		return nil
 	}
 	reading.Wait()
@@ -100,17 +103,17 @@ func (u *upRun) startOne(ctx context.Context, p vmPlan) error {
 
 // applied is the plan of a VM started this way, and notes whether it will be saved.
 func (u *upRun) applied(p vmPlan, w way, bootstrap string) vmPlan {
-	saved := u.templates.saves(p, w, bootstrap)
-	if saved {
+	p = u.templates.apply(p, w, bootstrap)
+	if p.saved {
 		u.fresh.Store(p.Name, true)
 	}
-	return u.templates.apply(p, w, saved)
+	return p
 }
 
 // chooseWay chooses, and lets a VM that would boot wait for one that is alike and boots already.
 func (u *upRun) chooseWay(ctx context.Context, p vmPlan, bootstrap string) (way, func(), error) {
 	none := func() {}
-	w := u.pick(p, bootstrap)
+	w := u.pick(ctx, p, bootstrap)
 	if w.Kind != startCold || u.templates.refusal(p) != "" {
 		return w, none, nil
 	}
@@ -118,22 +121,34 @@ func (u *upRun) chooseWay(ctx context.Context, p vmPlan, bootstrap string) (way,
 	if done != nil {
 		return w, done, nil
 	}
-	u.during(p.Name, "the first "+p.Role+", to be restored from it", waitLimit(p), func() {
+	if _, err := u.await(ctx, p, "the first "+p.Role+", to be restored from it", wait); err != nil {
+		return w, none, err
+	}
+	return u.pick(ctx, p, bootstrap), none, nil
+}
+
+// await waits for what other VMs of this up have to do before p, at most as long as all of them may take to boot one after
+// the other, and tells whether it came: where it did not, p goes on without.
+func (u *upRun) await(ctx context.Context, p vmPlan, what string, ch <-chan struct{}) (came bool, err error) {
+	limit := waitLimit(p) * time.Duration(len(u.names))
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	u.during(p.Name, what, limit, func() {
 		select {
-		case <-wait:
+		case <-ch:
+			came = true
+		case <-timer.C:
 		case <-ctx.Done():
+			err = &VMError{Op: "up", VM: p.Name, Phase: "launch", Err: context.Cause(ctx)}
 		}
 	})
-	if ctx.Err() != nil {
-		return w, none, &VMError{Op: "up", VM: p.Name, Phase: "launch", Err: context.Cause(ctx)}
-	}
-	return u.pick(p, bootstrap), none, nil
+	return came, err
 }
 
 // pick is choose with word of what is wrong with a template. One that is damaged is set aside.
-func (u *upRun) pick(p vmPlan, bootstrap string) way {
-	w, err := u.templates.choose(p, bootstrap)
-	if err == nil {
+func (u *upRun) pick(ctx context.Context, p vmPlan, bootstrap string) way {
+	w, err := u.templates.choose(ctx, p, bootstrap)
+	if err == nil || ctx.Err() != nil { // what follows ends with ctx
 		return w
 	}
 	u.warn(p.Name, fmt.Sprintf("%v; it boots cold", err), hint(err))
@@ -148,16 +163,13 @@ func (u *upRun) pick(p vmPlan, bootstrap string) way {
 
 // boot launches a VM and waits until its guest lets us in.
 func (u *upRun) boot(ctx context.Context, p vmPlan) (*guest.Client, error) {
-	u.during(p.Name, "a core to boot on", 0, func() {
-		select {
-		case u.queue.slots <- struct{}{}:
-		case <-ctx.Done():
-		}
-	})
-	if ctx.Err() != nil {
-		return nil, &VMError{Op: "up", VM: p.Name, Phase: "launch", Err: context.Cause(ctx)}
+	came, err := u.await(ctx, p, "a core to boot on", u.queue.slots)
+	if err != nil {
+		return nil, err
 	}
-	defer func() { <-u.queue.slots }()
+	if came {
+		defer func() { u.queue.slots <- struct{}{} }()
+	}
 	proc, err := u.launch(ctx, p)
 	if err != nil {
 		return nil, err
@@ -229,7 +241,7 @@ func (u *upRun) startOver(ctx context.Context, p vmPlan, w way, cause error) err
 }
 
 // save keeps a VM that runs as a template. That it cannot be kept is no fault of the VM's; that it does not go on afterwards is.
-// Client is a connection to it.
+// Client is a connection to it; nil makes one.
 func (u *upRun) save(ctx context.Context, p vmPlan, client *guest.Client, stage warm.Stage, bootstrap string) error {
 	began := time.Now()
 	saved, why, err := u.trySave(ctx, p, client, stage, bootstrap)
@@ -265,7 +277,7 @@ func (u *upRun) trySave(ctx context.Context, p vmPlan, client *guest.Client, sta
 	if err != nil {
 		return warm.Info{}, "", err
 	}
-	in, why, err := u.templates.ingredients(p, stage, bootstrap)
+	in, why, err := u.templates.ingredients(ctx, p, stage, bootstrap)
 	if err != nil || why != "" {
 		return warm.Info{}, "", errors.Join(err, notYet(why))
 	}
@@ -296,7 +308,7 @@ func notYet(why string) error {
 
 // learn asks the running QEMU what it is, where that is not on record.
 func (u *upRun) learn(ctx context.Context, p vmPlan, t qemu.Target) (qemu.Facts, error) {
-	binary, err := u.templates.digest(p.spec.Binary)
+	binary, err := u.templates.digest(ctx, p.spec.Binary)
 	if err != nil {
 		return qemu.Facts{}, err
 	}
@@ -315,6 +327,12 @@ func (u *upRun) learn(ctx context.Context, p vmPlan, t qemu.Target) (qemu.Facts,
 func (u *upRun) prepareGuest(ctx context.Context, p vmPlan, client *guest.Client, facts qemu.Facts) (program, why string, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, waitLimit(p), fmt.Errorf("the guest took over %s to get ready", waitLimit(p)))
 	defer cancel()
+	if client == nil {
+		if client, err = u.dial(ctx, p.Name); err != nil {
+			return "", "", err
+		}
+		defer client.Close()
+	}
 	switch {
 	case u.templates.disk && !qemu.WarmSystem:
 		why = "memory is kept on Linux only"
@@ -324,12 +342,7 @@ func (u *upRun) prepareGuest(ctx context.Context, p vmPlan, client *guest.Client
 		why = facts.Refusal
 	}
 	if why == "" {
-		program, err = warm.Prepare(ctx, client, p.SSH.User)
-		if err == nil {
-			client.Close() // or its end would be part of every restore
-
-			err = u.rehearse(ctx, p, program)
-		}
+		program, err = u.rehearse(ctx, p, client)
 		if err == nil || ctx.Err() != nil {
 			return program, "", err
 		}
@@ -342,10 +355,14 @@ func (u *upRun) prepareGuest(ctx context.Context, p vmPlan, client *guest.Client
 	return "", why, client.Run(ctx, guest.Command{Line: "sync"})
 }
 
-func (u *upRun) rehearse(ctx context.Context, p vmPlan, program string) error {
-	client, err := u.dial(ctx, p.Name)
-	if err != nil {
-		return err
+// rehearse puts the waking program in place, over client, and wakes the guest by it over a connection of its own, as a restore will.
+func (u *upRun) rehearse(ctx context.Context, p vmPlan, client *guest.Client) (program string, err error) {
+	if program, err = warm.Prepare(ctx, client, p.SSH.User); err != nil {
+		return "", err
+	}
+	client.Close() // or its end would be part of every restore
+	if client, err = u.dial(ctx, p.Name); err != nil {
+		return "", err
 	}
 	err = warm.Wake(ctx, client, p.SSH.User, program, p.Name, p.Name)
 	client.Close()
@@ -355,7 +372,7 @@ func (u *upRun) rehearse(ctx context.Context, p vmPlan, program string) error {
 		case <-ctx.Done():
 		}
 	}
-	return err
+	return program, err
 }
 
 // saving notes that the guest is about to be stopped, or runs again.
@@ -363,11 +380,6 @@ func (u *upRun) saving(vm string, now bool) error {
 	r, _ := u.session.get(vm)
 	r.Start.Saving = now
 	return u.session.put(r)
-}
-
-// dueDigest is that of the bootstrap which a template may have run already; "" where it runs every time, or not at all.
-func (u *upRun) dueDigest(p vmPlan) (string, error) {
-	return dueDigest(bootstrapOf(p, u.modes[p.Name]))
 }
 
 var halfWay = []string{"paused", "prelaunch", "inmigrate", "finish-migrate", "postmigrate", "restore-vm", "save-vm"}

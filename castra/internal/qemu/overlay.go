@@ -6,31 +6,11 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"castra.example/castra/castra/internal/host"
 )
-
-const stderrLimit = 4 << 10
-
-// ToolError says: a program that Castra runs ended in failure.
-type ToolError struct {
-	Tool   string
-	Args   []string
-	Err    error
-	Stderr string
-}
-
-func (e *ToolError) Error() string {
-	s := fmt.Sprintf("%s %s: %v", e.Tool, strings.Join(e.Args, " "), e.Err)
-	if e.Stderr != "" {
-		s += ": " + e.Stderr
-	}
-	return s
-}
-func (e *ToolError) Unwrap() error { return e.Err }
 
 // ReserveOverlay makes the empty file that will be an overlay, and tells its
 // identity, so that it can be recorded as ours before anything is in it. A
@@ -84,15 +64,3 @@ func InUse(path string) (bool, error) {
 	}
 	return lock.Type != unix.F_UNLCK, nil
 }
-
-// bounded keeps the first bytes written to it and drops the rest. It has no
-// other method of a buffer: os/exec would rather use ReadFrom, which has no
-// bound.
-type bounded struct{ kept []byte }
-
-func (b *bounded) Write(p []byte) (int, error) {
-	b.kept = append(b.kept, p[:min(stderrLimit-len(b.kept), len(p))]...)
-	return len(p), nil
-}
-
-func (b *bounded) String() string { return strings.TrimSpace(string(b.kept)) }

@@ -15,6 +15,9 @@ import (
 // probeLimit bounds a question to a program of QEMU, which answers in some 20 ms.
 const probeLimit = 5 * time.Second
 
+// outputLimit bounds what is kept of a program's output, in bytes.
+const outputLimit = 4 << 10
+
 // oldest is the first version whose -device takes JSON.
 var oldest = [2]int{6, 2}
 
@@ -117,3 +120,32 @@ func ask(ctx context.Context, tool string, args ...string) (string, error) {
 	}
 	return out.String(), nil
 }
+
+// ToolError says: a program that Castra runs ended in failure.
+type ToolError struct {
+	Tool   string
+	Args   []string
+	Err    error
+	Stderr string
+}
+
+func (e *ToolError) Error() string {
+	s := fmt.Sprintf("%s %s: %v", e.Tool, strings.Join(e.Args, " "), e.Err)
+	if e.Stderr != "" {
+		s += ": " + e.Stderr
+	}
+	return s
+}
+func (e *ToolError) Unwrap() error { return e.Err }
+
+// bounded keeps the first bytes written to it and drops the rest. It has no
+// other method of a buffer: os/exec would rather use ReadFrom, which has no
+// bound.
+type bounded struct{ kept []byte }
+
+func (b *bounded) Write(p []byte) (int, error) {
+	b.kept = append(b.kept, p[:min(outputLimit-len(b.kept), len(p))]...)
+	return len(p), nil
+}
+
+func (b *bounded) String() string { return strings.TrimSpace(string(b.kept)) }

@@ -8,7 +8,7 @@ import (
 	"io"
 	"os"
 
-	"golang.org/x/sys/unix"
+	"castra.example/castra/castra/internal/host"
 )
 
 // sparseBlock is looked at as a whole: of zeros it becomes a hole.
@@ -55,29 +55,13 @@ func copyData(ctx context.Context, in, out *os.File) error {
 		return err
 	}
 	for at, size := int64(0), st.Size(); at < size; {
-		start, end, err := extent(in, at, size)
-		if err != nil || start == size {
-			return err
-		}
+		start, end := host.Extent(in, at, size)
 		if err := copyExtent(ctx, in, out, start, end); err != nil {
 			return err
 		}
 		at = end
 	}
 	return nil
-}
-
-// extent is the next range with data at or after offset at; it begins at size where there is none.
-func extent(f *os.File, at, size int64) (start, end int64, err error) {
-	start, err = unix.Seek(int(f.Fd()), at, unix.SEEK_DATA)
-	switch {
-	case errors.Is(err, unix.ENXIO):
-		return size, size, nil
-	case err != nil:
-		return 0, 0, err
-	}
-	end, err = unix.Seek(int(f.Fd()), start, unix.SEEK_HOLE)
-	return start, end, err
 }
 
 func copyExtent(ctx context.Context, in io.ReaderAt, out io.WriterAt, at, end int64) error {

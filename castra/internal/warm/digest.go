@@ -1,6 +1,7 @@
 package warm
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -32,13 +33,13 @@ type digestEntry struct {
 // Digest is "sha256:…" of the regular file at path, symlinks followed. It is
 // remembered, where the store can be written to, so that a file that stays as
 // it is is read once.
-func (s *Store) Digest(path string) (string, error) {
-	sum, err := s.digest(path)
+func (s *Store) Digest(ctx context.Context, path string) (string, error) {
+	sum, err := s.digest(ctx, path)
 	return sum, failed("take the digest of", path, err)
 }
 
-func (s *Store) digest(path string) (string, error) {
-	sum, id, settled, err := s.sum(path)
+func (s *Store) digest(ctx context.Context, path string) (string, error) {
+	sum, id, settled, err := s.sum(ctx, path)
 	if err == nil && settled {
 		_ = s.remember(digestsName, digestName(path), digestEntry{id, sum}) // else it is read again
 	}
@@ -47,7 +48,7 @@ func (s *Store) digest(path string) (string, error) {
 
 // sum tells also whether the digest is new and can be remembered: a file that was written a
 // moment ago could be written again without its times telling.
-func (s *Store) sum(path string) (sum string, id identity, settled bool, err error) {
+func (s *Store) sum(ctx context.Context, path string) (sum string, id identity, settled bool, err error) {
 	f, id, err := openAny(path)
 	if err != nil {
 		return "", id, false, err
@@ -58,7 +59,7 @@ func (s *Store) sum(path string) (sum string, id identity, settled bool, err err
 	}
 	begun := time.Now().Add(-clockGrain).UnixNano()
 	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
+	if _, err := io.Copy(h, &untilDone{ctx, f}); err != nil {
 		return "", id, false, err
 	}
 	after, err := identify(f)
@@ -72,9 +73,22 @@ func (s *Store) sum(path string) (sum string, id identity, settled bool, err err
 }
 
 // Sum is Digest without remembering: it writes nothing.
-func (s *Store) Sum(path string) (string, error) {
-	sum, _, _, err := s.sum(path)
+func (s *Store) Sum(ctx context.Context, path string) (string, error) {
+	sum, _, _, err := s.sum(ctx, path)
 	return sum, failed("take the digest of", path, err)
+}
+
+// untilDone is a reader that ends with ctx.
+type untilDone struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (u *untilDone) Read(p []byte) (int, error) {
+	if u.ctx.Err() != nil {
+		return 0, context.Cause(u.ctx)
+	}
+	return u.r.Read(p)
 }
 
 // openAny opens a regular file of anybody's.

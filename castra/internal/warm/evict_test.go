@@ -35,7 +35,7 @@ func TestEvict(t *testing.T) {
 	used(t, s, "oldest", 3*time.Hour)
 	used(t, s, "middle", 2*time.Hour)
 	used(t, s, "held", 4*time.Hour)
-	held, err := s.Find(owned("held"))
+	held, err := s.Find(t.Context(), owned("held"))
 	require.NoError(t, err)
 	defer held.Release()
 	old := time.Now().Add(-4 * time.Hour)
@@ -63,7 +63,7 @@ func TestEvictAfterFind(t *testing.T) {
 	s := open(t)
 	used(t, s, "a", 3*time.Hour)
 	used(t, s, "b", 2*time.Hour)
-	found, err := s.Find(owned("a"))
+	found, err := s.Find(t.Context(), owned("a"))
 	require.NoError(t, err)
 	found.Release()
 	gone, err := s.Evict(0)
@@ -84,7 +84,7 @@ func TestClockWentBack(t *testing.T) {
 	require.NoError(t, writeJSON(path, m))
 	later := time.Now().Add(1000 * time.Hour)
 	require.NoError(t, os.Chtimes(path, later, later))
-	found, err := s.Peek(owned("future"))
+	found, err := s.Peek(t.Context(), owned("future"))
 	require.NoError(t, err)
 	found.Release()
 	gone, err := s.Evict(0)
@@ -95,7 +95,7 @@ func TestClockWentBack(t *testing.T) {
 func TestRemove(t *testing.T) {
 	s := open(t)
 	a, b := used(t, s, "a", 0), used(t, s, "b", 0)
-	held, err := s.Find(owned("a"))
+	held, err := s.Find(t.Context(), owned("a"))
 	require.NoError(t, err)
 	removed, kept, err := s.Remove(a.Key, b.Key, owned("none").Key())
 	require.NoError(t, err)
@@ -115,12 +115,12 @@ func TestSetAside(t *testing.T) {
 	s := open(t)
 	for _, why := range []string{"first", "second", "third"} {
 		makeIt(t, s, some(), fillDisk)
-		held, err := s.Find(some())
+		held, err := s.Find(t.Context(), some())
 		require.NoError(t, err)
 		require.NoError(t, s.SetAside(some().Key(), why), "also by one who has found it")
 		held.Release()
 		require.NoError(t, s.SetAside(some().Key(), why), "one that is gone is no error")
-		_, err = s.Find(some())
+		_, err = s.Find(t.Context(), some())
 		require.ErrorAs(t, err, new(*MissError))
 	}
 	left, err := s.Leftovers()
@@ -196,7 +196,7 @@ func TestHostile(t *testing.T) {
 
 	// A symlink inside a template goes, and what it points at stays.
 	makeIt(t, s, owned("db"), fillDisk)
-	require.NoError(t, os.Symlink(outside, s.path(owned("db").Key(), ramName)))
+	require.NoError(t, os.Symlink(outside, s.path(owned("db").Key(), RAMName)))
 	_, _, err = s.Remove(owned("db").Key())
 	require.NoError(t, err)
 	require.FileExists(t, filepath.Join(outside, "thesis.txt"))
@@ -217,7 +217,7 @@ func tree(t *testing.T, s *Store) (names []string) {
 // A damaged template still takes room, is listed, and can go.
 func TestDamagedAreRemoved(t *testing.T) {
 	s := open(t)
-	for _, file := range []string{manifestName, diskName, seenName} {
+	for _, file := range []string{manifestName, DiskName, seenName} {
 		info := makeIt(t, s, some(), fillRAM)
 		require.NoError(t, os.Remove(s.path(info.Key, file)))
 		all, err := s.All()
@@ -240,7 +240,7 @@ func TestRemovalKilled(t *testing.T) {
 	left, err := s.Leftovers()
 	require.NoError(t, err)
 	require.Len(t, left, 1)
-	_, err = s.Find(some())
+	_, err = s.Find(t.Context(), some())
 	require.ErrorAs(t, err, new(*MissError))
 	require.NoError(t, s.Sweep())
 	requireNames(t, s)

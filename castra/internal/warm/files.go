@@ -15,6 +15,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"castra.example/castra/castra/internal/host"
 )
 
 const (
@@ -192,7 +194,7 @@ func digest(ctx context.Context, f *os.File, size int64) (string, error) {
 	number(size)
 	buf, zero := make([]byte, block), make([]byte, block)
 	for off := int64(0); off < size; {
-		start, end := extent(f, off, size)
+		start, end := host.Extent(f, off, size)
 		for off = max(off, start&^(block-1)); off < end; off += block {
 			if err := ctx.Err(); err != nil {
 				return "", err
@@ -209,21 +211,4 @@ func digest(ctx context.Context, f *os.File, size int64) (string, error) {
 		}
 	}
 	return "sha256:" + hex.EncodeToString(h.Sum(nil)), nil
-}
-
-// extent is the first stretch of data at or after off. Where the file system
-// does not tell, all the rest is data.
-func extent(f *os.File, off, size int64) (start, end int64) {
-	start, err := unix.Seek(int(f.Fd()), off, unix.SEEK_DATA)
-	if errors.Is(err, unix.ENXIO) {
-		return size, size // a hole up to the end
-	}
-	if err != nil {
-		return off, size
-	}
-	end, err = unix.Seek(int(f.Fd()), start, unix.SEEK_HOLE)
-	if err != nil || end <= start {
-		return start, size
-	}
-	return start, min(end, size)
 }

@@ -58,7 +58,7 @@ func (m Manifest) problem(key string) string {
 		return fmt.Sprintf("manifest has format %d, and this Castra knows %d", m.Format, format)
 	case m.Ingredients.Key() != key:
 		return "manifest is of another template"
-	case !slices.Equal(names, []string{diskName}) && !slices.Equal(names, []string{diskName, ramName, stateName}):
+	case !slices.Equal(names, []string{DiskName}) && !slices.Equal(names, []string{DiskName, RAMName, StateName}):
 		return fmt.Sprintf("manifest lists the files %q", names)
 	}
 	return ""
@@ -74,16 +74,16 @@ type Template struct {
 }
 
 // Disk is the path of the saved overlay.
-func (t *Template) Disk() string { return filepath.Join(t.Dir, diskName) }
+func (t *Template) Disk() string { return filepath.Join(t.Dir, DiskName) }
 
 // HasRAM tells that the template has the guest's memory.
-func (t *Template) HasRAM() bool { return t.Manifest.has(ramName) }
+func (t *Template) HasRAM() bool { return t.Manifest.has(RAMName) }
 
 // RAM is the path of the guest's memory; "" where the template has none.
-func (t *Template) RAM() string { return t.ifRAM(ramName) }
+func (t *Template) RAM() string { return t.ifRAM(RAMName) }
 
 // State is the path of the devices' state; "" where the template has no memory.
-func (t *Template) State() string { return t.ifRAM(stateName) }
+func (t *Template) State() string { return t.ifRAM(StateName) }
 
 func (t *Template) ifRAM(name string) string {
 	if !t.HasRAM() {
@@ -102,14 +102,18 @@ func (t *Template) Release() {
 // until Release, and notes that it was used now. It reads the files only where
 // they have changed, or the computer has booted, since they were last checked;
 // that may take a second for each GiB in use. Errors are *MissError,
-// *BadError, *UnsafeError, or of the file system.
-func (s *Store) Find(i Ingredients) (*Template, error) { return s.find(i, true) }
+// *BadError, *UnsafeError, of the file system, or the cause of ctx.
+func (s *Store) Find(ctx context.Context, i Ingredients) (*Template, error) {
+	return s.find(ctx, i, true)
+}
 
 // Peek is Find without keeping and noting: it writes nothing, and the template
 // may go at any time.
-func (s *Store) Peek(i Ingredients) (*Template, error) { return s.find(i, false) }
+func (s *Store) Peek(ctx context.Context, i Ingredients) (*Template, error) {
+	return s.find(ctx, i, false)
+}
 
-func (s *Store) find(i Ingredients, use bool) (*Template, error) {
+func (s *Store) find(ctx context.Context, i Ingredients, use bool) (*Template, error) {
 	t := &Template{Key: i.Key()}
 	t.Dir = s.path(t.Key)
 	for _, dir := range []string{s.dir, t.Dir} {
@@ -119,9 +123,9 @@ func (s *Store) find(i Ingredients, use bool) (*Template, error) {
 			return nil, failed("open warm template", t.Dir, err)
 		}
 	}
-	err := t.open(use)
+	err := t.open(ctx, use)
 	if err == nil {
-		err = t.verify(use)
+		err = t.verify(ctx, use)
 	}
 	if err != nil {
 		t.Release()
@@ -138,11 +142,11 @@ func (s *Store) find(i Ingredients, use bool) (*Template, error) {
 }
 
 // open locks the manifest if wanted, and reads it.
-func (t *Template) open(lock bool) error {
+func (t *Template) open(ctx context.Context, lock bool) error {
 	path := filepath.Join(t.Dir, manifestName)
 	var err error
 	if lock {
-		t.lock, err = await(path)
+		t.lock, err = await(ctx, path)
 	} else {
 		t.lock, err = openOwn(path)
 	}
@@ -171,13 +175,18 @@ func (t *Template) open(lock bool) error {
 }
 
 // await locks the manifest at path for reading within lockWait.
-func await(path string) (*os.File, error) {
+func await(ctx context.Context, path string) (*os.File, error) {
 	tick := time.NewTicker(lockPoll)
 	defer tick.Stop()
-	for end := time.Now().Add(lockWait); ; <-tick.C {
+	for end := time.Now().Add(lockWait); ; {
 		f, err := lockFile(path, os.O_RDONLY, unix.LOCK_SH)
 		if !errors.Is(err, errInUse) || time.Now().After(end) {
 			return f, err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
 		}
 	}
 }
@@ -191,7 +200,7 @@ type seen struct {
 // verify believes a file that has the identity of one it has seen in this
 // boot. After another boot the digest decides: a power failure can lose what
 // was written and keep the identity.
-func (t *Template) verify(note bool) error {
+func (t *Template) verify(ctx context.Context, note bool) error {
 	var old seen
 	if readJSON(filepath.Join(t.Dir, seenName), &old) != nil || old.Boot == "" {
 		old = seen{}
@@ -200,7 +209,7 @@ func (t *Template) verify(note bool) error {
 	read := false
 	for _, f := range t.Manifest.Files {
 		id, known := old.Files[f.Name]
-		got, hashed, err := t.verifyFile(f, id, known && old.Boot == now.Boot)
+		got, hashed, err := t.verifyFile(ctx, f, id, known && old.Boot == now.Boot)
 		if err != nil {
 			return err
 		}
@@ -213,7 +222,7 @@ func (t *Template) verify(note bool) error {
 	return nil
 }
 
-func (t *Template) verifyFile(want File, old identity, known bool) (id identity, hashed bool, err error) {
+func (t *Template) verifyFile(ctx context.Context, want File, old identity, known bool) (id identity, hashed bool, err error) {
 	f, err := openOwn(filepath.Join(t.Dir, want.Name))
 	if errors.Is(err, fs.ErrNotExist) {
 		return id, false, &BadError{t.Key, want.Name + " is missing"}
@@ -231,7 +240,10 @@ func (t *Template) verifyFile(want File, old identity, known bool) (id identity,
 	if known && id == old {
 		return id, false, nil
 	}
-	sum, err := digest(context.Background(), f, id.Bytes)
+	sum, err := digest(ctx, f, id.Bytes)
+	if ctx.Err() != nil { // which says nothing of the template
+		return id, true, context.Cause(ctx)
+	}
 	if err != nil {
 		return id, true, &BadError{t.Key, err.Error()}
 	}

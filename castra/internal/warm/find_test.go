@@ -1,6 +1,7 @@
 package warm
 
 import (
+	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -25,21 +26,21 @@ func TestDamaged(t *testing.T) {
 		spoil func(s *Store) error
 		want  string
 	}{
-		"truncated":     {func(s *Store) error { return os.Truncate(s.path(key, ramName), mib) }, "ram has 1048576 bytes"},
-		"longer":        {func(s *Store) error { return os.Truncate(s.path(key, diskName), mib) }, "disk.qcow2 has 1048576 bytes"},
-		"missing disk":  {func(s *Store) error { return os.Remove(s.path(key, diskName)) }, "disk.qcow2 is missing"},
-		"missing state": {func(s *Store) error { return os.Remove(s.path(key, stateName)) }, "state is missing"},
+		"truncated":     {func(s *Store) error { return os.Truncate(s.path(key, RAMName), mib) }, "ram has 1048576 bytes"},
+		"longer":        {func(s *Store) error { return os.Truncate(s.path(key, DiskName), mib) }, "disk.qcow2 has 1048576 bytes"},
+		"missing disk":  {func(s *Store) error { return os.Remove(s.path(key, DiskName)) }, "disk.qcow2 is missing"},
+		"missing state": {func(s *Store) error { return os.Remove(s.path(key, StateName)) }, "state is missing"},
 		"no manifest":   {func(s *Store) error { return os.Remove(s.path(key, manifestName)) }, "manifest.json is missing"},
 		"half manifest": {func(s *Store) error { return os.Truncate(s.path(key, manifestName), 100) }, "manifest.json: unexpected end"},
 		"altered, times put back": {func(s *Store) error {
-			st, err := os.Stat(s.path(key, stateName))
+			st, err := os.Stat(s.path(key, StateName))
 			if err != nil {
 				return err
 			}
-			if err := os.WriteFile(s.path(key, stateName), []byte("DEVICES"), 0o600); err != nil {
+			if err := os.WriteFile(s.path(key, StateName), []byte("DEVICES"), 0o600); err != nil {
 				return err
 			}
-			return os.Chtimes(s.path(key, stateName), st.ModTime(), st.ModTime())
+			return os.Chtimes(s.path(key, StateName), st.ModTime(), st.ModTime())
 		}, "state is not what was saved"},
 		"manifest of another": {edit(`"memory_mib": 256`, `"memory_mib": 512`), "manifest is of another template"},
 		"swapped manifest": {func(s *Store) error {
@@ -57,19 +58,19 @@ func TestDamaged(t *testing.T) {
 			makeIt(t, s, some(), fillRAM)
 			require.NoError(t, c.spoil(s))
 			for range 2 {
-				_, err := s.Find(some())
+				_, err := s.Find(t.Context(), some())
 				var bad *BadError
 				require.ErrorAs(t, err, &bad)
 				require.Equal(t, key, bad.Key)
 				require.Contains(t, bad.Problem, c.want)
 				require.NotEmpty(t, bad.Hint())
-				_, err = s.Peek(some())
+				_, err = s.Peek(t.Context(), some())
 				require.ErrorAs(t, err, &bad)
 			}
 
 			require.NoError(t, s.SetAside(key, "restore failed"))
 			makeIt(t, s, some(), fillRAM)
-			found, err := s.Find(some())
+			found, err := s.Find(t.Context(), some())
 			require.NoError(t, err, "and a new one takes its place")
 			found.Release()
 		})
@@ -88,7 +89,7 @@ func TestDigestDecides(t *testing.T) {
 			return other
 		},
 		"rewritten": func(t *testing.T, s *Store) *Store {
-			require.NoError(t, os.WriteFile(s.path(some().Key(), stateName), []byte("devices"), 0o600))
+			require.NoError(t, os.WriteFile(s.path(some().Key(), StateName), []byte("devices"), 0o600))
 			return s
 		},
 		"another boot": func(t *testing.T, s *Store) *Store {
@@ -114,11 +115,11 @@ func TestDigestDecides(t *testing.T) {
 			manifest, err := os.Stat(s.path(some().Key(), manifestName))
 			require.NoError(t, err)
 			require.Positive(t, hashes(t, s), "it was read")
-			peeked, err := s.Peek(some())
+			peeked, err := s.Peek(t.Context(), some())
 			require.NoError(t, err)
 			require.Equal(t, s.path(some().Key()), peeked.Dir)
 			require.Positive(t, hashes(t, s), "peeking notes nothing")
-			found, err := s.Find(some())
+			found, err := s.Find(t.Context(), some())
 			require.NoError(t, err)
 			defer found.Release()
 			require.Zero(t, hashes(t, s))
@@ -132,17 +133,34 @@ func TestDigestDecides(t *testing.T) {
 // hashes counts the files that are not believed unread.
 func hashes(t *testing.T, s *Store) (n int) {
 	tpl := &Template{Dir: s.path(some().Key()), Key: some().Key()}
-	require.NoError(t, tpl.open(false))
+	require.NoError(t, tpl.open(t.Context(), false))
 	defer tpl.Release()
 	var old seen
 	_ = readJSON(filepath.Join(tpl.Dir, seenName), &old)
 	for _, f := range tpl.Manifest.Files {
 		id, ok := old.Files[f.Name]
-		_, hashed, err := tpl.verifyFile(f, id, ok && old.Boot == bootID(t))
+		_, hashed, err := tpl.verifyFile(t.Context(), f, id, ok && old.Boot == bootID(t))
 		require.NoError(t, err)
 		if hashed {
 			n++
 		}
 	}
 	return n
+}
+
+// A look that is broken off says nothing against the template.
+func TestFindIsCancelled(t *testing.T) {
+	s := open(t)
+	info := makeIt(t, s, some(), fillRAM)
+	require.NoError(t, os.Remove(s.path(info.Key, seenName))) // so that the files are read
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := s.Find(ctx, some())
+	require.ErrorIs(t, err, context.Canceled)
+	require.NotErrorAs(t, err, new(*BadError))
+	_, err = s.Digest(ctx, s.path(info.Key, DiskName))
+	require.ErrorIs(t, err, context.Canceled)
+	tpl, err := s.Find(t.Context(), some())
+	require.NoError(t, err)
+	tpl.Release()
 }

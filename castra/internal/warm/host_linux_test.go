@@ -16,7 +16,7 @@ func TestInUseByQEMU(t *testing.T) {
 	s := open(t)
 	info := used(t, s, "a", time.Hour)
 	used(t, s, "b", 0)
-	disk, err := os.Open(s.path(info.Key, diskName))
+	disk, err := os.Open(s.path(info.Key, DiskName))
 	require.NoError(t, err)
 	defer disk.Close()
 	lock := unix.Flock_t{Type: unix.F_RDLCK, Start: 100, Len: 1} // as QEMU says that it reads
@@ -51,7 +51,7 @@ func TestReadOnly(t *testing.T) {
 		if !dropPowers(t) {
 			return
 		}
-		found, err := s.Find(some())
+		found, err := s.Find(t.Context(), some())
 		if err != nil {
 			t.Error(err)
 			return
@@ -66,7 +66,7 @@ func TestReadOnly(t *testing.T) {
 		if err := s.SaveFacts("ab", 1); err == nil {
 			t.Error("saved facts in a directory that is read-only")
 		}
-		if _, err := s.Digest(s.path(key, diskName)); err != nil {
+		if _, err := s.Digest(t.Context(), s.path(key, DiskName)); err != nil {
 			t.Error(err)
 		}
 	}()

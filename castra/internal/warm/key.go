@@ -59,7 +59,9 @@ type Ingredients struct {
 	AuthorizedKey string `json:"authorized_key"`
 	HostKey       string `json:"host_key"`
 
-	Bootstrap string `json:"bootstrap"` // digest; "" where Ready
+	// Where Bootstrapped: the digest of what has run, and the directory in the guest that it ran in.
+	Bootstrap string `json:"bootstrap"`
+	RemoteDir string `json:"remote_dir"`
 }
 
 // Key names the template of these ingredients: 32 hexadecimal digits.

@@ -134,7 +134,7 @@ func describe(ctx context.Context, dir string, i Ingredients, meta Meta) error {
 	if p := m.problem(i.Key()); p != "" {
 		return errors.New(p)
 	}
-	if !m.has(ramName) {
+	if !m.has(RAMName) {
 		m.Wake = ""
 	}
 	ids := seen{host.BootID(), map[string]identity{}}

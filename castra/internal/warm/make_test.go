@@ -36,12 +36,12 @@ func TestMakeFails(t *testing.T) {
 	}{
 		"full disk": {func(dir string) error { return errors.Join(fillRAM(dir), full) }, "no space left"},
 		"nothing":   {func(string) error { return nil }, "lists the files"},
-		"no state":  {func(dir string) error { return errors.Join(fillRAM(dir), os.Remove(filepath.Join(dir, stateName))) }, "lists the files"},
+		"no state":  {func(dir string) error { return errors.Join(fillRAM(dir), os.Remove(filepath.Join(dir, StateName))) }, "lists the files"},
 		"too much": {func(dir string) error {
 			return errors.Join(fillRAM(dir), os.WriteFile(filepath.Join(dir, "more"), nil, 0o600))
 		}, "lists the files"},
-		"symlink":   {func(dir string) error { return os.Symlink("/etc/passwd", filepath.Join(dir, diskName)) }, "not a regular file"},
-		"directory": {func(dir string) error { return os.MkdirAll(filepath.Join(dir, diskName, "x"), 0o700) }, "not a regular file"},
+		"symlink":   {func(dir string) error { return os.Symlink("/etc/passwd", filepath.Join(dir, DiskName)) }, "not a regular file"},
+		"directory": {func(dir string) error { return os.MkdirAll(filepath.Join(dir, DiskName, "x"), 0o700) }, "not a regular file"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := open(t)
@@ -111,7 +111,7 @@ func TestMakerKilled(t *testing.T) {
 		t.Run(at, func(t *testing.T) {
 			s := open(t)
 			kill(t, s, at)
-			found, err := s.Find(some())
+			found, err := s.Find(t.Context(), some())
 			left, leftErr := s.Leftovers()
 			require.NoError(t, leftErr)
 			if at == "renamed" {
@@ -210,7 +210,7 @@ func TestAllAtOnce(t *testing.T) {
 		})
 		for range 2 {
 			loop(func() error {
-				tpl, err := s.Find(i)
+				tpl, err := s.Find(t.Context(), i)
 				if miss := new(MissError); errors.As(err, &miss) {
 					return nil
 				}
@@ -219,7 +219,7 @@ func TestAllAtOnce(t *testing.T) {
 				}
 				defer tpl.Release()
 				found.Add(1)
-				return tpl.verify(false)
+				return tpl.verify(t.Context(), false)
 			})
 		}
 	}

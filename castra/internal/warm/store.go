@@ -16,13 +16,15 @@ import (
 	"castra.example/castra/castra/internal/qemu"
 )
 
-// Names of the files in a template's directory.
+// Names of the files in a template's directory. The first three are for who
+// fills one.
 const (
+	DiskName  = "disk.qcow2"
+	RAMName   = "ram"
+	StateName = "state"
+
 	manifestName = "manifest.json"
 	seenName     = "seen.json"
-	diskName     = "disk.qcow2"
-	ramName      = "ram"
-	stateName    = "state"
 	lockName     = "lock"
 	whyName      = "why.txt"
 
@@ -31,7 +33,7 @@ const (
 )
 
 // known is what a template's directory may hold and still be ours to remove.
-var known = []string{manifestName, seenName, diskName, ramName, stateName, lockName, whyName}
+var known = []string{manifestName, seenName, DiskName, RAMName, StateName, lockName, whyName}
 
 // Store is CASTRA_HOME/templates.
 type Store struct{ dir string }
@@ -61,6 +63,9 @@ func Open(home string) (*Store, error) {
 	}
 	return s, nil
 }
+
+// Dir is where the store is.
+func (s *Store) Dir() string { return s.dir }
 
 func (s *Store) path(names ...string) string {
 	return filepath.Join(append([]string{s.dir}, names...)...)
@@ -160,7 +165,7 @@ func (s *Store) info(root *os.Root, name string) Info {
 	}
 	var m Manifest
 	if readJSON(s.path(name, manifestName), &m) == nil {
-		i.Stage, i.Owner, i.Made, i.RAM = m.Ingredients.Stage, m.Ingredients.Owner, m.Made, m.has(ramName)
+		i.Stage, i.Owner, i.Made, i.RAM = m.Ingredients.Stage, m.Ingredients.Owner, m.Made, m.has(RAMName)
 	}
 	held, err := s.hold(name)
 	unlock(held)
@@ -182,7 +187,7 @@ func (s *Store) hold(name string) (*os.File, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	used, err := qemu.InUse(s.path(name, diskName))
+	used, err := qemu.InUse(s.path(name, DiskName))
 	if err == nil && used {
 		err = errInUse
 	}

@@ -40,11 +40,11 @@ func open(t *testing.T) *Store {
 
 // fillDisk and fillRAM write what a saved guest would leave.
 func fillDisk(dir string) error {
-	return os.WriteFile(filepath.Join(dir, diskName), []byte("QFI\xfb disk"), 0o644)
+	return os.WriteFile(filepath.Join(dir, DiskName), []byte("QFI\xfb disk"), 0o644)
 }
 
 func fillRAM(dir string) error {
-	f, err := os.Create(filepath.Join(dir, ramName))
+	f, err := os.Create(filepath.Join(dir, RAMName))
 	if err != nil {
 		return err
 	}
@@ -57,7 +57,7 @@ func fillRAM(dir string) error {
 			return err
 		}
 	}
-	if err := os.WriteFile(filepath.Join(dir, stateName), []byte("devices"), 0o666); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, StateName), []byte("devices"), 0o666); err != nil {
 		return err
 	}
 	return fillDisk(dir)
@@ -118,7 +118,7 @@ func TestKey(t *testing.T) {
 
 func TestMakeAndFind(t *testing.T) {
 	s := open(t)
-	_, err := s.Find(some())
+	_, err := s.Find(t.Context(), some())
 	var miss *MissError
 	require.ErrorAs(t, err, &miss)
 	require.Equal(t, "no template yet", miss.Reason)
@@ -140,7 +140,7 @@ func TestMakeAndFind(t *testing.T) {
 
 	past := time.Now().Add(-time.Hour)
 	require.NoError(t, os.Chtimes(s.path(info.Key, manifestName), past, past))
-	peeked, err := s.Peek(some())
+	peeked, err := s.Peek(t.Context(), some())
 	require.NoError(t, err)
 	all, err := s.All()
 	require.NoError(t, err)
@@ -148,7 +148,7 @@ func TestMakeAndFind(t *testing.T) {
 	require.False(t, all[0].InUse)
 	peeked.Release()
 
-	found, err := s.Find(some())
+	found, err := s.Find(t.Context(), some())
 	require.NoError(t, err)
 	require.Equal(t, s.path(info.Key, "disk.qcow2"), found.Disk())
 	require.Equal(t, s.path(info.Key, "ram"), found.RAM())
@@ -156,7 +156,7 @@ func TestMakeAndFind(t *testing.T) {
 	require.Equal(t, some(), found.Manifest.Ingredients)
 	require.Equal(t, "web-0", found.Manifest.Hostname)
 	require.Equal(t, "/run/wake", found.Manifest.Wake)
-	second, err := s.Find(some())
+	second, err := s.Find(t.Context(), some())
 	require.NoError(t, err, "many may use it at once")
 	second.Release()
 	all, err = s.All()
@@ -173,7 +173,7 @@ func TestMakeAndFind(t *testing.T) {
 func TestDiskTemplate(t *testing.T) {
 	s := open(t)
 	require.False(t, makeIt(t, s, some(), fillDisk).RAM)
-	found, err := s.Find(some())
+	found, err := s.Find(t.Context(), some())
 	require.NoError(t, err)
 	defer found.Release()
 	require.False(t, found.HasRAM())
@@ -193,7 +193,7 @@ func TestMissReason(t *testing.T) {
 	} {
 		i := some()
 		change(&i)
-		_, err := s.Find(i)
+		_, err := s.Find(t.Context(), i)
 		var miss *MissError
 		require.ErrorAs(t, err, &miss)
 		require.Equal(t, want, miss.Reason)
@@ -203,7 +203,7 @@ func TestMissReason(t *testing.T) {
 	near.MemoryMiB, near.CPUs = 512, 4
 	makeIt(t, s, near, fillDisk)
 	near.CPUs = 8
-	_, err := s.Find(near)
+	_, err := s.Find(t.Context(), near)
 	require.EqualError(t, err, "no warm template: cpus changed", "of the nearest")
 }
 
@@ -237,20 +237,20 @@ func TestUnsafe(t *testing.T) {
 		}, key, "rm %s"},
 		"readable template":  {func(s *Store) error { return os.Chmod(s.path(key), 0o750) }, key, "chmod 700 %s"},
 		"someone's template": {func(s *Store) error { return chown(s.path(key)) }, key, "mv %[1]s %[1]s.aside"},
-		"readable file":      {func(s *Store) error { return os.Chmod(s.path(key, ramName), 0o604) }, key + "/ram", "chmod 600 %s"},
+		"readable file":      {func(s *Store) error { return os.Chmod(s.path(key, RAMName), 0o604) }, key + "/ram", "chmod 600 %s"},
 		"readable manifest":  {func(s *Store) error { return os.Chmod(s.path(key, manifestName), 0o640) }, key + "/manifest.json", "chmod 600 %s"},
-		"someone's file":     {func(s *Store) error { return chown(s.path(key, diskName)) }, key + "/disk.qcow2", "mv %[1]s %[1]s.aside"},
+		"someone's file":     {func(s *Store) error { return chown(s.path(key, DiskName)) }, key + "/disk.qcow2", "mv %[1]s %[1]s.aside"},
 		"symlinked file": {func(s *Store) error {
-			if err := os.Rename(s.path(key, ramName), s.dir+"2"); err != nil {
+			if err := os.Rename(s.path(key, RAMName), s.dir+"2"); err != nil {
 				return err
 			}
-			return os.Symlink(s.dir+"2", s.path(key, ramName))
+			return os.Symlink(s.dir+"2", s.path(key, RAMName))
 		}, key + "/ram", "rm %s"},
 		"FIFO": {func(s *Store) error {
-			if err := os.Remove(s.path(key, stateName)); err != nil {
+			if err := os.Remove(s.path(key, StateName)); err != nil {
 				return err
 			}
-			return unix.Mkfifo(s.path(key, stateName), 0o600)
+			return unix.Mkfifo(s.path(key, StateName), 0o600)
 		}, key + "/state", "mv %[1]s %[1]s.aside"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -263,12 +263,12 @@ func TestUnsafe(t *testing.T) {
 				t.Skip(err)
 			}
 			require.NoError(t, err)
-			_, err = s.Find(some())
+			_, err = s.Find(t.Context(), some())
 			var unsafe *UnsafeError
 			require.ErrorAs(t, err, &unsafe)
 			require.Equal(t, s.path(c.path), unsafe.Path)
 			require.Equal(t, fmt.Sprintf(c.fix, s.path(c.path)), unsafe.Hint())
-			_, err = s.Peek(some())
+			_, err = s.Peek(t.Context(), some())
 			require.ErrorAs(t, err, &unsafe)
 			if c.path == "" {
 				_, err = Open(home)

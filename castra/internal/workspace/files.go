@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -34,6 +35,24 @@ func WriteFile(path string, data []byte) error {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	return syncDir(filepath.Dir(path))
+}
+
+// CreateFile is WriteFile where there is no file yet, of which it leaves what
+// it is: of several that create one at once, the first is right. Staged is how
+// the name of the file begins that is written beside first.
+func CreateFile(path, staged string, data []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), staged+"*") // mode 0600
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
+		err = os.Link(f.Name(), path) // unlike a rename, it replaces nothing
+	}
+	if errors.Is(err, fs.ErrExist) {
+		err = nil
+	}
+	return errors.Join(err, os.Remove(f.Name()), syncDir(filepath.Dir(path)))
 }
 
 // WriteJSON is WriteFile for a value.

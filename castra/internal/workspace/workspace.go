@@ -145,20 +145,11 @@ func claim(root, id string) (marker, error) {
 				"choose an empty or new directory as state_dir"}
 		}
 	}
-	staged, err := os.CreateTemp(root, stagedMarker+"*")
-	if err != nil {
-		return marker{}, &PreflightError{root, err, "check the permissions and the free space of the state root"}
-	}
-	err = json.NewEncoder(staged).Encode(marker{magic, id})
-	err = errors.Join(err, staged.Sync(), staged.Close())
+	b, err := json.Marshal(marker{magic, id})
 	if err == nil {
-		// A link, unlike a rename, leaves the marker of another that was first.
-		err = os.Link(staged.Name(), filepath.Join(root, markerName))
+		err = CreateFile(filepath.Join(root, markerName), stagedMarker, append(b, '\n'))
 	}
-	if errors.Is(err, fs.ErrExist) {
-		err = nil
-	}
-	if err = errors.Join(err, os.Remove(staged.Name()), syncDir(root)); err != nil {
+	if err != nil {
 		return marker{}, &PreflightError{root, err, "check the permissions and the free space of the state root"}
 	}
 	return readMarker(root)
