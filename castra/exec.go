@@ -66,8 +66,10 @@ func (p *Project) dial(ctx context.Context, verb, vm string) (*guest.Client, str
 	return client, name, nil
 }
 
+// alive tells that a VM runs, or is about to.
 func (p *Project) alive(ctx context.Context, vm string, r workspace.VM) bool {
-	return qemu.Inspect(ctx, target(p.layout(), vm, r)).Alive()
+	s := qemu.Inspect(ctx, target(p.layout(), vm, r))
+	return s.Alive() || s.Launching
 }
 
 // roles is the role of every VM that is known.

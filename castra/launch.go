@@ -132,9 +132,6 @@ func (u *upRun) launch(ctx context.Context, p vmPlan) (*qemu.Process, error) {
 	u.events.Emit(event.StartChosen{VM: p.Name, Start: r.Start.Kind, Stage: r.Start.Stage, Template: r.Start.Template, Reason: r.Start.Reason})
 	u.log().Debug("start QEMU", "vm", p.Name, "binary", p.spec.Binary, "args", p.spec.Args())
 	proc, err := qemu.Start(ctx, p.spec, u.ws.QEMULog(p.Name))
-	if err != nil && u.endStray(ctx, p.Name, r) {
-		proc, err = qemu.Start(ctx, p.spec, u.ws.QEMULog(p.Name))
-	}
 	if err != nil {
 		return fault("launch", err)
 	}
@@ -159,16 +156,6 @@ func (u *upRun) coldInstead(vm, phase string, err error) error {
 		err = fmt.Errorf("%w: %s", err, said[0])
 	}
 	return &VMError{Op: "up", VM: vm, Phase: phase, Err: err}
-}
-
-// endStray ends a QEMU that an up had started a moment before it was killed, and that has taken its
-// pidfile only after this up had looked for it. It tells whether there was one.
-func (u *upRun) endStray(ctx context.Context, vm string, r workspace.VM) bool {
-	if pid, err := qemu.Holder(u.ws.Pidfile(vm)); err != nil || pid == 0 {
-		return false
-	}
-	outcome, err := qemu.Stop(ctx, target(u.ws.Layout, vm, r), rollbackLadder, u.events.Emit)
-	return err == nil && outcome != qemu.NotRunning
 }
 
 func makeOverlay(ctx context.Context, p vmPlan) error {

@@ -20,6 +20,7 @@ import (
 func TestMagefileProcesses(t *testing.T) {
 	magefiles.dir = t.TempDir()
 	t.Run("killed", testKilledUp)
+	t.Run("killed while QEMU starts", testKilledLaunch)
 	t.Run("Ctrl-C in a bootstrap", testInterruptedBootstrap)
 	t.Run("time limit of a deaf guest", testTimeLimitOfTheDeaf)
 	t.Run("another user", testAnotherUser)
@@ -52,7 +53,8 @@ func testKilledUp(t *testing.T) {
 	for name, alive := range map[string]bool{"QEMU alive": true, "QEMU dead": false} {
 		for _, verb := range []string{"up", "down", "clean"} {
 			t.Run(name+", "+verb, func(t *testing.T) {
-				w := mageWorld(t, vm("web"))
+				w := mageWorld(t)
+				w.configure(hasty, vm("web"))
 				w.personality("slow-boot=2s")
 				cmd, out := w.background("up")
 				require.Eventually(t, out.has("web-0  launched"), patience, poll)
@@ -84,6 +86,41 @@ func testKilledUp(t *testing.T) {
 				w.cleanSlate()
 			})
 		}
+	}
+}
+
+// An up that is killed leaves a QEMU that has yet to take its pidfile. Whoever comes next waits for it, and takes
+// nothing away from it before.
+func testKilledLaunch(t *testing.T) {
+	for _, verb := range []string{"up", "down", "clean"} {
+		t.Run(verb, func(t *testing.T) {
+			w := mageWorld(t)
+			w.configure(hasty, vm("web"))
+			w.personality("slow-start=1500ms")
+			cmd, _ := w.background("up")
+			require.Eventually(t, func() bool { return len(w.running()) == 1 }, patience, poll)
+			require.NoError(t, cmd.Process.Kill())
+			require.Error(t, cmd.Wait())
+			pids := w.running()
+			require.Len(t, pids, 1)
+			require.NoFileExists(t, w.layout().Pidfile("web-0"), "the kill came too late for this test")
+			require.Equal(t, []string{"web-0 booting"}, w.states())
+			w.personality("")
+			r := w.mage("root", verb)
+			switch verb {
+			case "up":
+				require.Zero(t, r.status, r.stderr)
+				require.Equal(t, pids, w.running(), "it is seen through")
+				require.Equal(t, []string{"web-0 running"}, w.states())
+			case "down":
+				require.Zero(t, r.status, r.stderr)
+				require.Empty(t, w.running())
+			case "clean":
+				require.Equal(t, exitBusy, r.status, r.stderr)
+			}
+			require.Zero(t, w.mage("root", "down").status)
+			w.cleanSlate()
+		})
 	}
 }
 

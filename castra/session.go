@@ -93,7 +93,7 @@ func (s *session) drop(vm string) error {
 // target is how qemu finds the VM on record, or the one that the pidfile
 // alone tells of.
 func target(l workspace.Layout, vm string, r workspace.VM) qemu.Target {
-	return qemu.Target{Name: vm, Pidfile: l.Pidfile(vm), Monitor: l.Monitor(vm), UUID: r.UUID}
+	return qemu.Target{Name: vm, Pidfile: l.Pidfile(vm), Monitor: l.Monitor(vm), UUID: r.UUID, Overlay: r.Overlay.Path}
 }
 
 // resolve finds the VM that a user means by name: its own name, or the role of

@@ -146,6 +146,10 @@ func (p *Project) vmStatus(ctx context.Context, vm string, r workspace.VM) VMSta
 		}
 	}
 	state := qemu.Inspect(ctx, target(p.layout(), vm, r))
+	if state.Launching {
+		s.State, s.Health = "booting", "booting"
+		return s
+	}
 	if !state.Alive() {
 		if r.PID != 0 && r.BootID == host.BootID() {
 			s.State, s.Problem = "crashed", "QEMU ended by itself; its log is "+p.layout().QEMULog(vm)

@@ -154,7 +154,14 @@ func (u *upRun) survey(ctx context.Context) (missing, unready []string, err erro
 	var mu sync.Mutex
 	err = parallel(u.names, func(vm string) error {
 		r, _ := u.session.get(vm)
-		s, err := u.mend(ctx, vm, qemu.Inspect(ctx, target(u.ws.Layout, vm, r)))
+		var s qemu.State
+		var err error
+		u.during(vm, "a QEMU that an up which was killed had launched", qemu.StartLimit, func() {
+			s, err = qemu.InspectSettled(ctx, target(u.ws.Layout, vm, r))
+		})
+		if err == nil {
+			s, err = u.mend(ctx, vm, s)
+		}
 		if err != nil {
 			return &VMError{Op: "up", VM: vm, Phase: "clean up after an earlier run", Err: err}
 		}

@@ -24,6 +24,7 @@ type Target struct {
 	Pidfile string
 	Monitor string // absolute path of the QMP socket
 	UUID    string // "" where no record tells it
+	Overlay string // "" where no record tells it
 }
 
 // State is what can be seen of a VM from outside.
@@ -32,6 +33,8 @@ type State struct {
 	Tracked bool   // by the lock on its pidfile; else by the owner of its monitor
 	Status  string // QEMU's word: running, paused, io-error, …; "" when it did not answer
 	Err     error  // why it did not answer
+	// Launching: none was found, and yet one was launched that has not ended.
+	Launching bool
 }
 
 // Alive tells that a QEMU process was found.
@@ -41,6 +44,7 @@ func (s State) Alive() bool { return s.PID != 0 }
 // changes nothing.
 func Inspect(ctx context.Context, t Target) State {
 	var s State
+	launching := beingLaunched(t.Overlay) // before the pidfile: one that takes it meanwhile is found
 	pid, err := Holder(t.Pidfile)
 	if err != nil {
 		s.Err = err
@@ -59,6 +63,7 @@ func Inspect(ctx context.Context, t Target) State {
 		pid = mon.Peer()
 	}
 	if pid == 0 {
+		s.Launching = launching
 		return s
 	}
 	s.PID, s.Tracked, s.Err = pid, isHeldBy(t.Pidfile, pid), monErr
@@ -102,7 +107,7 @@ func queryStatus(ctx context.Context, mon *qmp.Client) (string, error) {
 // chose. QEMU takes its pidfile before it opens its monitor (7.2 does), so the
 // socket is waited for while the VM is alive.
 func Forwards(ctx context.Context, t Target) ([]Forward, error) {
-	ctx, cancel := context.WithTimeout(ctx, startLimit)
+	ctx, cancel := context.WithTimeout(ctx, StartLimit)
 	defer cancel()
 	mon, err := awaitMonitor(ctx, t)
 	if err != nil {

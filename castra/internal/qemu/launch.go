@@ -17,9 +17,9 @@ import (
 
 const (
 	startPoll = 2 * time.Millisecond
-	// startLimit bounds the time from exec to a QEMU that holds its pidfile
+	// StartLimit bounds the time from exec to a QEMU that holds its pidfile
 	// and answers on its monitor; it is 0.2 s on an idle machine.
-	startLimit = 60 * time.Second
+	StartLimit = 60 * time.Second
 	killLimit  = 2 * time.Second
 )
 
@@ -55,6 +55,11 @@ func Start(ctx context.Context, s Spec, log string) (*Process, error) {
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	cmd.Env = environment(os.Environ(), runtime.GOOS)
+	overlay, err := lockLaunch(s.Overlay)
+	if err != nil {
+		return nil, err
+	}
+	defer overlay.Close()
 	if s.State != "" {
 		state, err := os.OpenFile(s.State, os.O_RDONLY|syscall.O_NOFOLLOW, 0)
 		if err != nil {
@@ -63,6 +68,7 @@ func Start(ctx context.Context, s Spec, log string) (*Process, error) {
 		defer state.Close()
 		cmd.ExtraFiles = []*os.File{state} // descriptor stateFD there
 	}
+	cmd.ExtraFiles = append(cmd.ExtraFiles, overlay)
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start QEMU: %w", err)
 	}
@@ -90,7 +96,7 @@ func environment(ours []string, goos string) []string {
 
 // awaitPidfile ends the QEMU that does not come to hold its pidfile.
 func (p *Process) awaitPidfile(ctx context.Context, s Spec, log string) error {
-	ctx, cancel := context.WithTimeout(ctx, startLimit)
+	ctx, cancel := context.WithTimeout(ctx, StartLimit)
 	defer cancel()
 	tick := time.NewTicker(startPoll)
 	defer tick.Stop()

@@ -51,7 +51,10 @@ func (e *StuckError) Hint() string {
 // ctx that ends leaves the VM as it is by then.
 func Stop(ctx context.Context, t Target, l Ladder, emit func(event.Event)) (string, error) {
 	began := time.Now()
-	state := Inspect(ctx, t)
+	state, err := InspectSettled(ctx, t)
+	if err != nil {
+		return "", err
+	}
 	if !state.Alive() {
 		return NotRunning, nil
 	}

@@ -27,6 +27,7 @@ import (
 //	migrate-stuck       a migration stays active, and nothing is sent
 //	migrate-silent      the monitor says nothing any more once asked to migrate
 //	no-ignore-shared    QEMU does not know the capability x-ignore-shared
+//	slow-start=DURATION time until it takes its pidfile (default 0)
 //	slow-boot=DURATION  time until the guest answers (default 50 ms)
 //	slow-exit=DURATION  time between the last reply and the end of the process
 //

@@ -96,6 +96,7 @@ func (m *machine) misstart() (code int, ended bool) {
 
 // start does what QEMU does, in its order.
 func (m *machine) start() error {
+	<-time.After(m.personality.Duration("slow-start", 0))
 	if err := m.takePidfile(); err != nil {
 		return err
 	}
