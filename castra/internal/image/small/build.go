@@ -25,14 +25,16 @@ const (
 	toolDir = "tool" // the unpacked packages that are run on the host
 	treeDir = "tree" // the guest's root file system
 
-	bootKernel = "vmlinuz" // the kernel that syslinux starts
+	bootKernel = "vmlinuz" // the kernel that the disk's boot loaders start
 )
 
 // builder is one build, from package lists to out.
 type builder struct {
 	host     tools
-	guests   string // <home>/guests
-	work     string // below guests; this build's alone
+	target   target
+	guests   string          // <home>/guests
+	work     string          // below guests; this build's alone
+	updated  map[string]bool // architectures whose private package lists are new
 	progress func(string)
 	started  time.Time
 }
@@ -58,7 +60,7 @@ func (b *builder) run(ctx context.Context) error {
 		}
 	}
 	b.progress("building the initrd")
-	if err := b.makeBoot(ctx); err != nil {
+	if err := b.makeBoot(); err != nil {
 		return err
 	}
 	b.progress("building the disk")
@@ -71,68 +73,26 @@ func (b *builder) run(ctx context.Context) error {
 	return b.writeManifest(set, fetched)
 }
 
-func (b *builder) unpackAll(ctx context.Context, set packageSet) error {
-	for _, p := range set.kernel {
-		keep := func(name string) bool {
-			return strings.Contains(name, "/modules/") || strings.HasPrefix(name, "boot/vmlinuz")
-		}
-		if err := b.unpack(ctx, p, b.path(pkgsDir), keep); err != nil {
-			return err
-		}
-	}
-	noDocs := func(name string) bool { return !strings.HasPrefix(name, "usr/share/") }
-	for _, p := range set.guest {
-		if err := b.unpack(ctx, p, b.path(pkgsDir), noDocs); err != nil {
-			return err
-		}
-	}
-	for _, p := range set.tools {
-		if err := b.unpack(ctx, p, b.path(toolDir), noDocs); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// makeBoot writes kernel and initrd into out, the kernel for BIOS boot beside it, and the modules that are loaded later into the tree.
-func (b *builder) makeBoot(ctx context.Context) error {
-	// Not filepath.Glob, which would take a part of CASTRA_HOME for a pattern.
-	kernel, err := fs.Glob(os.DirFS(b.path(pkgsDir, "boot")), "vmlinuz-*")
-	if err != nil || len(kernel) != 1 {
-		return fmt.Errorf("the kernel package holds %d kernels, not one", len(kernel))
-	}
-	kernel[0] = b.path(pkgsDir, "boot", kernel[0])
-	bzImage, err := os.ReadFile(kernel[0])
-	if err != nil {
-		return err
-	}
-	if err := os.Rename(kernel[0], b.path(bootKernel)); err != nil {
-		return err
-	}
-	if err := os.WriteFile(b.path(outDir, kernelName), directKernel(bzImage), 0o644); err != nil {
-		return err
-	}
-	busybox, err := b.busybox()
-	if err != nil {
+// makeBoot writes kernel and initrd into out, the kernel for the disk's boot loaders beside it, and the modules that are loaded
+// later into the tree.
+func (b *builder) makeBoot() error {
+	if err := b.writeKernels(); err != nil {
 		return err
 	}
 	modules, err := findModules(b.path(pkgsDir))
 	if err != nil {
 		return err
 	}
-	modules.unpack = func(ctx context.Context, file string) ([]byte, error) {
-		return command{path: busybox, args: []string{"xzcat", file}}.run(ctx)
-	}
 	inInitrd := make(map[string]bool)
-	list, err := modules.order(ctx, diskModules, inInitrd)
+	list, err := modules.order(diskModules, inInitrd)
 	if err != nil {
 		return err
 	}
-	if err := b.writeInitrd(busybox, list); err != nil {
+	if err := b.writeInitrd(list); err != nil {
 		return err
 	}
-	for _, set := range moduleSets {
-		list, err := modules.order(ctx, set, maps.Clone(inInitrd))
+	for _, set := range b.target.moduleSets() {
+		list, err := modules.order(set, maps.Clone(inInitrd))
 		if err != nil {
 			return err
 		}
@@ -143,10 +103,40 @@ func (b *builder) makeBoot(ctx context.Context) error {
 	return nil
 }
 
+func (b *builder) writeKernels() error {
+	// Not filepath.Glob, which would take a part of CASTRA_HOME for a pattern.
+	names, err := fs.Glob(os.DirFS(b.path(pkgsDir, "boot")), "vmlinuz-*")
+	if err != nil || len(names) != 1 {
+		return fmt.Errorf("the kernel package holds %d kernels, not one", len(names))
+	}
+	onDisk, err := os.ReadFile(b.path(pkgsDir, "boot", names[0]))
+	if err != nil {
+		return err
+	}
+	var direct []byte
+	if b.target.arch == "arm64" {
+		onDisk = arm64Image(onDisk)
+		direct = onDisk
+	} else {
+		direct = directKernel(onDisk)
+	}
+	if err := os.WriteFile(b.path(bootKernel), onDisk, 0o644); err != nil {
+		return err
+	}
+	return os.WriteFile(b.path(outDir, kernelName), direct, 0o644)
+}
+
 func (b *builder) busybox() (string, error) { return findFile(b.path(pkgsDir), "bin/busybox") }
 
+// initrdApplets are what root/initrd/init runs.
+var initrdApplets = []string{"sh", "insmod", "mount", "umount", "dd", "blockdev", "chroot", "switch_root", "poweroff"}
+
 // writeInitrd makes the smallest one that can reach the disk: a shell, the disk's drivers, and root/initrd/init.
-func (b *builder) writeInitrd(busybox string, modules []module) error {
+func (b *builder) writeInitrd(modules []module) error {
+	busybox, err := b.busybox()
+	if err != nil {
+		return err
+	}
 	shell, err := os.ReadFile(busybox)
 	if err != nil {
 		return err
@@ -158,7 +148,7 @@ func (b *builder) writeInitrd(busybox string, modules []module) error {
 	}
 	c.char("dev/console", 0o600, 5, 1)
 	c.file("bin/busybox", 0o755, shell)
-	for _, applet := range []string{"sh", "insmod", "mount", "switch_root", "poweroff"} {
+	for _, applet := range initrdApplets {
 		c.link("bin/"+applet, "busybox")
 	}
 	var order strings.Builder
@@ -167,7 +157,7 @@ func (b *builder) writeInitrd(busybox string, modules []module) error {
 		fmt.Fprintf(&order, "%s.ko\n", m.name)
 	}
 	c.file("modules/order", 0o644, []byte(order.String()))
-	c.file("init", 0o755, guestFile("root/initrd/init"))
+	c.file("init", 0o755, bytes.ReplaceAll(guestFile("root/initrd/init"), []byte("@ROOT@"), fmt.Append(nil, rootSectors/2)))
 	if err := c.close(); err != nil {
 		return err
 	}

@@ -8,17 +8,26 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
+	"runtime"
 	"strings"
 )
 
-// Layout of the disk in sectors of 512 bytes: MBR, the FAT partition that syslinux boots from, the root file system.
+// Layout of the disk in sectors of 512 bytes: MBR, the FAT partition that it boots from, the root file system.
 const (
 	sectorSize  = 512
 	fatStart    = 2048
-	fatSectors  = 32 << 20 / sectorSize
-	rootStart   = fatStart + fatSectors
+	fatStep     = 16 << 20 / sectorSize // the FAT partition's size is a multiple, and two at least
 	rootSectors = 256 << 20 / sectorSize
+)
+
+// maxFAT is what FAT16 can hold in clusters of 4 KiB, in sectors.
+const maxFAT = 240 << 20 / sectorSize
+
+// Partition types and the flag of the one that an MBR's code starts. The EFI system partition is a FAT like any other to BIOS.
+const (
+	typeEFI   = 0xef
+	typeLinux = 0x83
+	active    = 0x80
 )
 
 const (
@@ -34,14 +43,15 @@ func (b *builder) makeDisk(ctx context.Context) error {
 	if err := b.makeRoot(ctx, root); err != nil {
 		return err
 	}
-	if err := b.makeFAT(ctx, fat); err != nil {
-		return err
-	}
-	mbr, err := b.masterBootRecord()
+	fatSectors, err := b.makeFAT(ctx, fat)
 	if err != nil {
 		return err
 	}
-	if err := joinDisk(raw, mbr, fat, root); err != nil {
+	mbr, err := b.masterBootRecord(fatSectors)
+	if err != nil {
+		return err
+	}
+	if err := joinDisk(raw, mbr, fat, fatSectors, root); err != nil {
 		return err
 	}
 	// Not compressed: the kernel is already, and unpacking clusters would cost every boot.
@@ -90,57 +100,31 @@ func (b *builder) fsTools() (mke2fs, debugfs string, env []string, err error) {
 	if debugfs, err = findFile(b.path(toolDir), "/sbin/debugfs"); err != nil {
 		return "", "", nil, err
 	}
-	libs := []string{b.path(toolDir, libDir), b.path(toolDir, "usr", libDir)}
+	host, _ := targetFor(runtime.GOARCH) // findTools has looked
+	libs := []string{b.path(toolDir, host.libDir), b.path(toolDir, "usr", host.libDir)}
 	return mke2fs, debugfs, []string{"LD_LIBRARY_PATH=" + strings.Join(libs, ":")}, nil
 }
 
-// makeFAT makes the partition that syslinux starts from: its loader, kernel, initrd and configuration.
-func (b *builder) makeFAT(ctx context.Context, image string) error {
-	if err := os.WriteFile(image, nil, 0o644); err != nil {
-		return err
-	}
-	if err := os.Truncate(image, fatSectors*sectorSize); err != nil {
-		return err
-	}
-	config := bytes.ReplaceAll(guestFile("root/boot/syslinux.cfg"), []byte("@CMDLINE@"), []byte(commandLine()))
-	if err := os.WriteFile(b.path("syslinux.cfg"), config, 0o644); err != nil {
-		return err
-	}
-	bin := b.path(toolDir, "usr", "bin")
-	steps := []command{
-		{path: filepath.Join(bin, "mformat"), args: []string{"-i", image, "-T", fmt.Sprint(fatSectors), "-h", "64", "-s", "32",
-			"-H", fmt.Sprint(fatStart), "-N", fatSerial, "-v", "CASTRA", "-c", "8", "::"}},
-		{path: filepath.Join(bin, "syslinux"), args: []string{"--install", image}},
-		{path: filepath.Join(bin, "mcopy"), args: []string{"-i", image, b.path("syslinux.cfg"), b.path(bootKernel), b.path(outDir, initrdName), "::"}},
-	}
-	for _, step := range steps {
-		// syslinux calls mtools by name and keeps its own file in TMPDIR.
-		step.env = []string{"PATH=" + bin + ":/usr/bin:/bin", "TMPDIR=" + b.work, "MTOOLSRC=/dev/null", "MTOOLS_SKIP_CHECK=1"}
-		if _, err := step.run(ctx); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// masterBootRecord is syslinux's boot code, which starts the active partition, with the partition table.
-func (b *builder) masterBootRecord() ([]byte, error) {
-	file, err := findFile(b.path(toolDir), "/SYSLINUX/mbr.bin")
-	if err != nil {
-		return nil, err
-	}
-	code, err := os.ReadFile(file)
-	if err != nil {
-		return nil, err
-	}
-	if len(code) > 440 {
-		return nil, fmt.Errorf("%s: %d bytes of boot code, an MBR has room for 440", file, len(code))
-	}
+// masterBootRecord is the partition table, with syslinux's code, which starts the active partition, where the disk boots by BIOS.
+func (b *builder) masterBootRecord(fatSectors uint32) ([]byte, error) {
 	mbr := make([]byte, sectorSize)
-	copy(mbr, code)
+	if b.target.bios() {
+		file, err := findFile(b.path(toolDir), "/SYSLINUX/mbr.bin")
+		if err != nil {
+			return nil, err
+		}
+		code, err := os.ReadFile(file)
+		if err != nil {
+			return nil, err
+		}
+		if len(code) > 440 {
+			return nil, fmt.Errorf("%s: %d bytes of boot code, an MBR has room for 440", file, len(code))
+		}
+		copy(mbr, code)
+	}
 	binary.LittleEndian.PutUint32(mbr[440:], 0xca57a000)
-	partition(mbr[446:], 0x80, 0x0e, fatStart, fatSectors)
-	partition(mbr[462:], 0, 0x83, rootStart, rootSectors)
+	partition(mbr[446:], active, typeEFI, fatStart, fatSectors)
+	partition(mbr[462:], 0, typeLinux, fatStart+fatSectors, rootSectors)
 	mbr[510], mbr[511] = 0x55, 0xaa
 	return mbr, nil
 }
@@ -152,7 +136,8 @@ func partition(entry []byte, status, kind byte, start, sectors uint32) {
 	binary.LittleEndian.PutUint32(entry[12:], sectors)
 }
 
-func joinDisk(raw string, mbr []byte, fat, root string) error {
+func joinDisk(raw string, mbr []byte, fat string, fatSectors uint32, root string) error {
+	rootStart := fatStart + int64(fatSectors)
 	disk, err := os.Create(raw)
 	if err != nil {
 		return err

@@ -17,7 +17,7 @@ type Kept struct {
 	Name    string // below Dir's parent
 	Dir     string // absolute
 	Disk    string // "" where there is none
-	Current bool   // it is the guest that Lookup finds
+	Current bool   // it is the guest that LookupFor finds for its architecture
 }
 
 // BusyError says: a build is going on, and may be using what should be removed.
@@ -32,7 +32,7 @@ func (e *BusyError) Hint() string { return "try again when the build has ended" 
 
 // Names of guests, of the directories builds work in, and all that a guest holds.
 var (
-	guestName  = regexp.MustCompile(`^small-[0-9a-f]{12}$`)
+	guestName  = regexp.MustCompile(`^` + guestPrefix + `(arm64-)?[0-9a-f]{12}$`)
 	workName   = regexp.MustCompile(`^` + workPrefix + `[0-9]+$`)
 	guestNames = []string{diskName, kernelName, initrdName, manifestName}
 )
@@ -48,7 +48,6 @@ func All(home string) ([]Kept, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list guests: %w", err)
 	}
-	current, complete := Lookup(home)
 	var all []Kept
 	for _, e := range entries {
 		if !ours(root, e.Name()) {
@@ -58,7 +57,10 @@ func All(home string) ([]Kept, error) {
 		if _, err := root.Lstat(filepath.Join(k.Name, diskName)); err == nil {
 			k.Disk = filepath.Join(k.Dir, diskName)
 		}
-		k.Current = complete && k.Dir == current.Dir
+		k.Current = slices.ContainsFunc(targets, func(t target) bool {
+			g, complete := LookupFor(home, t.arch)
+			return complete && k.Dir == g.Dir
+		})
 		all = append(all, k)
 	}
 	return all, nil

@@ -20,7 +20,7 @@ const (
 	xenPVHEntry = "\x12\x00\x00\x00Xen\x00" // type and name of the ELF note that says where PVH boot enters
 )
 
-// directKernel returns what to give to -kernel: the ELF inside a bzImage, so that no guest spends time on unpacking it and
+// directKernel returns what to give to -kernel on amd64: the ELF inside a bzImage, so that no guest spends time on unpacking it and
 // QEMU enters it without real mode. Where the kernel is packed otherwise, or lacks that entry, it is the bzImage itself.
 func directKernel(bzImage []byte) []byte {
 	vmlinux, err := unpackKernel(bzImage)

@@ -15,6 +15,7 @@ import (
 // Manifest says what a guest was made from. It lies beside the guest as manifest.json.
 type Manifest struct {
 	Recipe       string   `json:"recipe"` // sha256 over the embedded files and constants
+	Arch         string   `json:"arch"`
 	Packages     []pkg    `json:"packages"`
 	Outputs      []Output `json:"outputs"`
 	FetchSeconds float64  `json:"fetch_seconds"`
@@ -44,7 +45,7 @@ func ReadManifest(file string) (Manifest, error) {
 
 // writeManifest is the build's last step: a guest without it is not complete.
 func (b *builder) writeManifest(set packageSet, fetched time.Time) error {
-	m := Manifest{Recipe: recipeDigest(), Packages: set.all(), FetchSeconds: seconds(fetched.Sub(b.started))}
+	m := Manifest{Recipe: recipeDigest(b.target), Arch: b.target.arch, Packages: set.all(), FetchSeconds: seconds(fetched.Sub(b.started))}
 	for _, name := range []string{diskName, kernelName, initrdName} {
 		out, err := describe(b.path(outDir, name))
 		if err != nil {

@@ -2,7 +2,6 @@ package small
 
 import (
 	"bytes"
-	"context"
 	"debug/elf"
 	"fmt"
 	"io/fs"
@@ -19,24 +18,13 @@ type moduleSet struct {
 	optional []string
 }
 
-// diskModules are in the initrd. The sets are on the root file system; each is loaded by itself, after those of the initrd, so no
-// module may be in two that meet in one boot: seed serves a disk, cdrom a drive.
+// diskModules are in the initrd.
 var diskModules = moduleSet{name: "disk", want: []string{"virtio_pci", "virtio_blk", "ext4"}}
-
-var moduleSets = []moduleSet{
-	{name: "random", want: []string{"virtio_rng"}},
-	{name: "network", want: []string{"virtio_net", "af_packet"}},
-	{name: "seed", want: []string{"isofs"}},
-	{name: "button", want: []string{"evdev", "button"}},
-	{name: "cdrom", want: []string{"isofs"}, optional: []string{"ata_piix", "ahci", "sr_mod"}},
-	{name: "rest", optional: []string{"virtio_balloon", "vmgenid"}},
-}
 
 // kernelModules are the modules of one kernel: name to file, and the names of those built in.
 type kernelModules struct {
 	files   map[string]string
 	builtin map[string]bool
-	unpack  func(ctx context.Context, file string) ([]byte, error) // for compressed modules
 }
 
 // module is one that will be loaded, as it is to be stored.
@@ -76,7 +64,7 @@ func moduleName(file string) string {
 }
 
 // order returns the set's modules in the order they must be loaded, without those in loaded, and adds them to it.
-func (m *kernelModules) order(ctx context.Context, set moduleSet, loaded map[string]bool) ([]module, error) {
+func (m *kernelModules) order(set moduleSet, loaded map[string]bool) ([]module, error) {
 	var list []module
 	var visit func(name string) error
 	visit = func(name string) error {
@@ -88,7 +76,7 @@ func (m *kernelModules) order(ctx context.Context, set moduleSet, loaded map[str
 		if !ok {
 			return fmt.Errorf("kernel module %s: not in the kernel package", name)
 		}
-		data, err := m.read(ctx, file)
+		data, err := readModule(file)
 		if err != nil {
 			return err
 		}
@@ -118,11 +106,22 @@ func (m *kernelModules) order(ctx context.Context, set moduleSet, loaded map[str
 	return list, nil
 }
 
-func (m *kernelModules) read(ctx context.Context, file string) ([]byte, error) {
-	if filepath.Ext(file) == ".ko" {
-		return os.ReadFile(file)
+// readModule also reads what Debian 13 (xz) and Ubuntu 24.04 (zstd) compress.
+func readModule(file string) ([]byte, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
 	}
-	return m.unpack(ctx, file)
+	switch filepath.Ext(file) {
+	case ".xz":
+		data, err = unpackData("xz", data)
+	case ".zst":
+		data, err = unpackData("zstd", data)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("unpack %s: %w", file, err)
+	}
+	return data, nil
 }
 
 // moduleDepends reads the dependencies that a module itself names, so that no depmod is needed.

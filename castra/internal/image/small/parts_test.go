@@ -123,20 +123,20 @@ func TestModuleOrder(t *testing.T) {
 		"virtio_pci_modern_dev.ko": "", "virtio_blk.ko": "virtio,virtio_ring,crc-itu-t", "virtio-rng.ko": "virtio", "loop-a.ko": "loop-b", "loop-b.ko": "loop-a",
 	})
 	loaded := make(map[string]bool)
-	list, err := m.order(t.Context(), moduleSet{want: []string{"virtio_pci", "virtio_blk", "ext4"}}, loaded)
+	list, err := m.order(moduleSet{want: []string{"virtio_pci", "virtio_blk", "ext4"}}, loaded)
 	require.NoError(t, err)
 	require.Equal(t, "virtio_ring virtio virtio_pci_modern_dev virtio_pci virtio_blk", names(list))
 	require.Equal(t, fakeModule("virtio_ring"), list[1].data)
 
-	list, err = m.order(t.Context(), moduleSet{want: []string{"virtio_rng"}, optional: []string{"sr_mod"}}, loaded)
+	list, err = m.order(moduleSet{want: []string{"virtio_rng"}, optional: []string{"sr_mod"}}, loaded)
 	require.NoError(t, err)
 	require.Equal(t, "virtio_rng", names(list), "what is loaded already is not loaded again; what is optional may be missing")
 
-	list, err = m.order(t.Context(), moduleSet{want: []string{"loop_a"}}, loaded)
+	list, err = m.order(moduleSet{want: []string{"loop_a"}}, loaded)
 	require.NoError(t, err)
 	require.Equal(t, "loop_b loop_a", names(list))
 
-	_, err = m.order(t.Context(), moduleSet{want: []string{"isofs"}}, loaded)
+	_, err = m.order(moduleSet{want: []string{"isofs"}}, loaded)
 	require.EqualError(t, err, "kernel module isofs: not in the kernel package")
 }
 
@@ -247,14 +247,15 @@ func TestCopySparse(t *testing.T) {
 	content := append(bytes.Repeat([]byte{0}, 128<<10), []byte("end")...)
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "part"), content, 0o644))
 	mbr := bytes.Repeat([]byte{1}, sectorSize)
-	require.NoError(t, joinDisk(filepath.Join(dir, "raw"), mbr, filepath.Join(dir, "part"), filepath.Join(dir, "part")))
+	const fatSectors = 3 * fatStep
+	require.NoError(t, joinDisk(filepath.Join(dir, "raw"), mbr, filepath.Join(dir, "part"), fatSectors, filepath.Join(dir, "part")))
 	disk, err := os.Open(filepath.Join(dir, "raw"))
 	require.NoError(t, err)
 	defer disk.Close()
 	info, err := disk.Stat()
 	require.NoError(t, err)
-	require.EqualValues(t, (rootStart+rootSectors)*sectorSize, info.Size())
-	for _, start := range []int64{fatStart, rootStart} {
+	require.EqualValues(t, (fatStart+fatSectors+rootSectors)*sectorSize, info.Size())
+	for _, start := range []int64{fatStart, fatStart + fatSectors} {
 		end := make([]byte, 3)
 		_, err := disk.ReadAt(end, start*sectorSize+128<<10)
 		require.NoError(t, err)

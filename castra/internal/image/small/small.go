@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"time"
 
@@ -17,7 +18,7 @@ import (
 )
 
 // recipe changes whenever the Go code of this package builds something else from the same embedded files.
-const recipe = "1"
+const recipe = "2"
 
 // guestsDir is the directory below home that this package works in, lockName the file in it that a build locks.
 const (
@@ -47,11 +48,20 @@ type Guest struct {
 	Dir, Disk, Kernel, Initrd, Manifest string
 	Append                              string // kernel command line for direct kernel boot
 	User                                string // who may log in with the seed's key
+	Arch                                string // as Go names it
 }
 
-// Lookup returns where Build puts the guest under home, and whether it is there and complete.
-func Lookup(home string) (Guest, bool) {
-	g := guestIn(filepath.Join(home, guestsDir, dirName()))
+// Lookup is LookupFor this host's architecture.
+func Lookup(home string) (Guest, bool) { return LookupFor(home, runtime.GOARCH) }
+
+// LookupFor returns where BuildFor puts the guest of an architecture, by Go's name, under home, and whether it is there and
+// complete. The guest is zero where there is none for arch.
+func LookupFor(home, arch string) (Guest, bool) {
+	t, ok := targetFor(arch)
+	if !ok {
+		return Guest{}, false
+	}
+	g := guestIn(filepath.Join(home, guestsDir, dirName(t)), t)
 	m, err := ReadManifest(g.Manifest)
 	if err != nil || len(m.Outputs) == 0 {
 		return g, false
@@ -65,24 +75,34 @@ func Lookup(home string) (Guest, bool) {
 	return g, true
 }
 
-// Build returns the small guest, building it first where home, an absolute path, has none of this recipe: about 10 s, once the
-// packages (33 MB) are fetched. Several builders build once; progress, which may be nil, hears what is being done. Errors are *HostError where
-// this host cannot build it, *CommandError where a program did not do its part.
+// Build is BuildFor this host's architecture.
 func Build(ctx context.Context, home string, progress func(string)) (Guest, error) {
-	if g, ok := Lookup(home); ok {
+	return BuildFor(ctx, home, runtime.GOARCH, progress)
+}
+
+// BuildFor returns the small guest of an architecture, by Go's name, building it first where home, an absolute path, has none of
+// this recipe: about 10 s, once the packages (35 MB) are fetched. Several builders build once; progress, which may be nil, hears
+// what is being done. Errors are *HostError where this host cannot build it or its package lists lack something, *CommandError
+// where a program did not do its part.
+func BuildFor(ctx context.Context, home, arch string, progress func(string)) (Guest, error) {
+	if g, ok := LookupFor(home, arch); ok {
 		return g, nil
 	}
 	if progress == nil {
 		progress = func(string) {}
 	}
-	g, err := build(ctx, home, progress)
+	g, err := build(ctx, home, arch, progress)
 	if err != nil {
 		return Guest{}, fmt.Errorf("build the small guest: %w", err)
 	}
 	return g, nil
 }
 
-func build(ctx context.Context, home string, progress func(string)) (Guest, error) {
+func build(ctx context.Context, home, arch string, progress func(string)) (Guest, error) {
+	t, ok := targetFor(arch)
+	if !ok {
+		return Guest{}, &HostError{Arch: arch}
+	}
 	host, err := findTools()
 	if err != nil {
 		return Guest{}, err
@@ -99,7 +119,7 @@ func build(ctx context.Context, home string, progress func(string)) (Guest, erro
 		return Guest{}, err
 	}
 	defer func() { _ = unlock() }() // it goes with the process all the same
-	if g, ok := Lookup(home); ok {
+	if g, ok := LookupFor(home, arch); ok {
 		return g, nil
 	}
 	root, err := os.OpenRoot(guests)
@@ -107,32 +127,35 @@ func build(ctx context.Context, home string, progress func(string)) (Guest, erro
 		return Guest{}, err
 	}
 	defer root.Close()
-	return buildLocked(ctx, root, host, progress)
+	work := workPrefix + fmt.Sprint(os.Getpid())
+	b := &builder{
+		host: host, target: t, guests: root.Name(), work: filepath.Join(root.Name(), work), progress: progress,
+		started: time.Now(), updated: make(map[string]bool),
+	}
+	return b.inside(ctx, root, work)
 }
 
-// buildLocked works in a directory of its own and renames its outcome into place, so that what Lookup finds is whole.
-func buildLocked(ctx context.Context, root *os.Root, host tools, progress func(string)) (_ Guest, err error) {
+// inside works in a directory of its own and renames its outcome into place, so that what Lookup finds is whole.
+func (b *builder) inside(ctx context.Context, root *os.Root, work string) (_ Guest, err error) {
 	if err := removeLeftovers(root); err != nil {
 		return Guest{}, err
 	}
-	work := workPrefix + fmt.Sprint(os.Getpid())
 	if err := root.Mkdir(work, 0o755); err != nil {
 		return Guest{}, err
 	}
 	defer func() { err = errors.Join(err, root.RemoveAll(work)) }()
 
-	b := &builder{host: host, guests: root.Name(), work: filepath.Join(root.Name(), work), progress: progress, started: time.Now()}
 	if err := b.run(ctx); err != nil {
 		return Guest{}, err
 	}
-	final := dirName()
+	final := dirName(b.target)
 	if err := root.RemoveAll(final); err != nil { // incomplete, or Lookup had taken it
 		return Guest{}, err
 	}
 	if err := root.Rename(filepath.Join(work, outDir), final); err != nil {
 		return Guest{}, err
 	}
-	return guestIn(filepath.Join(root.Name(), final)), nil
+	return guestIn(filepath.Join(root.Name(), final), b.target), nil
 }
 
 func lock(ctx context.Context, path string, progress func(string)) (func() error, error) {
@@ -168,24 +191,33 @@ func removeLeftovers(root *os.Root) error {
 	return nil
 }
 
-func guestIn(dir string) Guest {
+func guestIn(dir string, t target) Guest {
 	return Guest{
 		Dir:      dir,
 		Disk:     filepath.Join(dir, diskName),
 		Kernel:   filepath.Join(dir, kernelName),
 		Initrd:   filepath.Join(dir, initrdName),
 		Manifest: filepath.Join(dir, manifestName),
-		Append:   commandLine(),
+		Append:   t.commandLine(),
 		User:     "root",
+		Arch:     t.arch,
 	}
 }
 
-func dirName() string { return "small-" + recipeDigest()[:12] }
+// dirName is the guest's below guestsDir. That of amd64 is named as it was when there was no other.
+func dirName(t target) string {
+	if t.arch == "amd64" {
+		return guestPrefix + recipeDigest(t)[:12]
+	}
+	return guestPrefix + t.arch + "-" + recipeDigest(t)[:12]
+}
+
+const guestPrefix = "small-"
 
 // recipeDigest covers what goes in and how: the embedded files and the constants of the build.
-func recipeDigest() string {
+func recipeDigest(t target) string {
 	h := sha256.New()
-	fmt.Fprintln(h, recipe, guestPackages, kernelPackage, diskModules, moduleSets, fatSectors, rootSectors)
+	fmt.Fprintln(h, recipe, t, t.commandLine(), guestNeeds, loaderNeed, diskModules, t.moduleSets(), rootSectors)
 	err := fs.WalkDir(guestFiles, "root", func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
@@ -208,5 +240,3 @@ func guestFile(path string) []byte {
 	}
 	return data
 }
-
-func commandLine() string { return strings.TrimSpace(string(guestFile("root/boot/cmdline"))) }

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -52,10 +54,28 @@ func builtGuest(t *testing.T) Guest {
 	return shared.guest
 }
 
+// builtARM64 builds the other guest beside it, where an emulator could boot it and the package sources have arm64.
+func builtARM64(t *testing.T) Guest {
+	t.Helper()
+	if _, err := exec.LookPath("qemu-system-aarch64"); err != nil {
+		t.Skip("no qemu-system-aarch64 on this host")
+	}
+	builtGuest(t)
+	g, err := BuildFor(t.Context(), shared.home, "arm64", nil)
+	if missing := new(HostError); errors.As(err, &missing) {
+		t.Skipf("no arm64 guest on this host: %v", err)
+	}
+	require.NoError(t, err)
+	require.Equal(t, "arm64", g.Arch)
+	require.Contains(t, g.Append, "console=ttyAMA0 ")
+	return g
+}
+
 func TestBuild(t *testing.T) {
 	g := builtGuest(t)
 	require.Equal(t, "root", g.User)
-	require.Contains(t, g.Append, "console=ttyS0")
+	require.Contains(t, g.Append, "console=ttyS0 ")
+	require.Equal(t, "amd64", g.Arch)
 	require.Contains(t, shared.progress, "building the disk")
 
 	found, ok := Lookup(shared.home)
@@ -64,7 +84,9 @@ func TestBuild(t *testing.T) {
 
 	m, err := ReadManifest(g.Manifest)
 	require.NoError(t, err)
-	require.Equal(t, recipeDigest(), m.Recipe)
+	host, _ := targetFor(runtime.GOARCH)
+	require.Equal(t, recipeDigest(host), m.Recipe)
+	require.Equal(t, runtime.GOARCH, m.Arch)
 	require.Positive(t, m.BuildSeconds)
 	var names []string
 	for _, p := range m.Packages {
@@ -127,10 +149,11 @@ func TestBuildAgain(t *testing.T) {
 }
 
 func TestLookup(t *testing.T) {
+	host, _ := targetFor(runtime.GOARCH)
 	home := t.TempDir()
 	g, ok := Lookup(home)
 	require.False(t, ok)
-	require.Equal(t, filepath.Join(home, "guests", dirName(), diskName), g.Disk, "where it will be")
+	require.Equal(t, filepath.Join(home, "guests", dirName(host), diskName), g.Disk, "where it will be")
 
 	require.NoError(t, os.MkdirAll(g.Dir, 0o755))
 	manifest := fmt.Sprintf(`{"outputs": [{"name": %q, "bytes": 4}]}`, diskName)
@@ -249,8 +272,14 @@ func TestRemoveLeftovers(t *testing.T) {
 
 // The guest's scripts are files that people read and edit: what their modes and lines rest on is checked here.
 func TestGuestFiles(t *testing.T) {
-	require.Len(t, recipeDigest(), 64)
-	require.NotContains(t, commandLine(), "\n")
+	seen := make(map[string]bool)
+	for _, target := range targets {
+		require.Len(t, recipeDigest(target), 64)
+		require.NotContains(t, target.commandLine(), "\n")
+		require.Regexp(t, guestName, dirName(target))
+		seen[dirName(target)] = true
+	}
+	require.Len(t, seen, len(targets))
 	err := fs.WalkDir(guestFiles, "root", func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
@@ -261,7 +290,7 @@ func TestGuestFiles(t *testing.T) {
 		return nil
 	})
 	require.NoError(t, err)
-	for _, script := range []string{"initrd/init", "etc/castra/boot", "etc/castra/dhcp", "etc/acpi/PWRF/00000080", "etc/castra/stop"} {
+	for _, script := range []string{"initrd/init", "etc/castra/boot", "etc/castra/dhcp", "etc/acpi/PWRF/00000080", "etc/castra/stop", "etc/castra/gpio-button"} {
 		require.True(t, strings.HasPrefix(string(guestFile("root/"+script)), "#!/bin/sh\n"), script)
 	}
 }

@@ -12,25 +12,36 @@ import (
 	"time"
 )
 
-// HostError says that this host cannot build the small guest.
+// HostError says that this host cannot build the small guest, and what it lacks.
 type HostError struct {
 	Missing []string // programs that are not there
-	Arch    string   // set where the architecture is the reason
+	// Packages are those that the package lists of System do not have for Arch; of alternatives all names.
+	Packages []string
+	System   string
+	Arch     string // alone: the architecture that there is no small guest for, or that none can be built on
 }
 
 func (e *HostError) Error() string {
-	if e.Arch != "" {
-		return "this host is " + e.Arch + ", and the packages it is made from are amd64"
+	switch {
+	case len(e.Packages) > 0:
+		return fmt.Sprintf("the package lists of %s have no %s for %s", e.System, strings.Join(e.Packages, ", no "), e.Arch)
+	case len(e.Missing) > 0:
+		return "not found on this host: " + strings.Join(e.Missing, ", ")
 	}
-	return "not found on this host: " + strings.Join(e.Missing, ", ")
+	return "there is no small guest for or on " + e.Arch + ", only for and on amd64 and arm64"
 }
 
 // Hint says what to do instead.
 func (e *HostError) Hint() string {
-	if len(e.Missing) == 1 && e.Missing[0] == "qemu-img" {
+	switch {
+	case len(e.Packages) > 0 && e.Arch != runtime.GOARCH:
+		return "add a package source that has them for " + e.Arch + " (Debian's main has; Ubuntu keeps arm64 at ports.ubuntu.com), or set base_image to a disk image"
+	case len(e.Packages) > 0:
+		return "add a package source that has them (Debian: main; Ubuntu: main and universe), or set base_image to a disk image"
+	case len(e.Missing) == 1 && e.Missing[0] == "qemu-img":
 		return "install it: sudo apt-get install qemu-utils"
 	}
-	return "the small guest is built from Debian's packages on an amd64 Debian; on other hosts set base_image to a disk image"
+	return "the small guest is built from packages on an amd64 or arm64 Debian or Ubuntu; on other hosts set base_image to a disk image"
 }
 
 // CommandError is a program of the host that did not do its part.
@@ -54,7 +65,7 @@ func (e *CommandError) Hint() string {
 	if !strings.HasPrefix(e.Command, "apt-") {
 		return ""
 	}
-	return "apt must reach this host's package sources (main of a Debian release): try `apt-get update`, or look at /etc/apt/sources.list.d"
+	return "apt must reach this host's package sources (main of a Debian release, main and universe of an Ubuntu one): try `apt-get update`, or look at /etc/apt/sources.list.d"
 }
 
 // tools are the absolute paths of the host's programs. The e2fsprogs are "" where the host has none.
@@ -64,8 +75,8 @@ type tools struct {
 }
 
 func findTools() (tools, error) {
-	if runtime.GOARCH != "amd64" {
-		return tools{}, &HostError{Arch: runtime.GOOS + "/" + runtime.GOARCH}
+	if _, ok := targetFor(runtime.GOARCH); !ok {
+		return tools{}, &HostError{Arch: runtime.GOARCH}
 	}
 	var t tools
 	var missing []string

@@ -5,18 +5,17 @@ import (
 	"context"
 	"debug/elf"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
 )
 
-// libDir is where Debian's loader looks first.
-const libDir = "lib/x86_64-linux-gnu"
-
 // guestPrograms are copied with the libraries they name.
-var guestPrograms = []string{"usr/sbin/dropbear", "usr/bin/dropbearkey", "usr/bin/dropbearconvert", "usr/bin/dbclient"}
+var guestPrograms = []string{"usr/sbin/dropbear", "usr/bin/dropbearkey", "usr/bin/dropbearconvert", "usr/bin/dbclient", "sbin/resize2fs"}
 
 // guestDirs are the directories that no file brings, with modes where they are not 0755.
 var guestDirs = []struct {
@@ -25,7 +24,7 @@ var guestDirs = []struct {
 }{
 	{"dev", 0o755}, {"proc", 0o755}, {"sys", 0o755}, {"run", 0o755}, {"mnt", 0o755}, {"home", 0o755}, {"srv", 0o755},
 	{"var/log", 0o755}, {"var/tmp", 0o777 | fs.ModeSticky}, {"tmp", 0o777 | fs.ModeSticky},
-	{"root", 0o700}, {"root/.ssh", 0o700}, {libDir, 0o755}, {"lib64", 0o755}, {"usr/lib", 0o755},
+	{"root", 0o700}, {"root/.ssh", 0o700}, {"usr/lib", 0o755},
 }
 
 // makeTree fills treeDir with the guest's root file system.
@@ -54,20 +53,24 @@ func (b *builder) makeTree(ctx context.Context) error {
 	return os.Symlink("/run", filepath.Join(tree, "var", "run"))
 }
 
-// addBusybox installs it with a link for every applet it names. It is static and of this architecture, so it runs here.
+// addBusybox installs it with a link for every applet it names.
 func (b *builder) addBusybox(ctx context.Context, tree string) error {
 	busybox, err := b.busybox()
 	if err != nil {
 		return err
 	}
-	list, err := command{path: busybox, args: []string{"--list-full"}}.run(ctx)
+	program, err := os.ReadFile(busybox)
 	if err != nil {
 		return err
 	}
-	if err := copyFile(busybox, filepath.Join(tree, "bin", "busybox"), 0o755); err != nil {
+	list, err := b.applets(ctx, busybox, program)
+	if err != nil {
 		return err
 	}
-	for _, applet := range strings.Fields(string(list)) {
+	if err := writeMode(filepath.Join(tree, "bin", "busybox"), program, 0o755); err != nil {
+		return err
+	}
+	for _, applet := range list {
 		link := filepath.Join(tree, filepath.FromSlash(applet))
 		if err := os.MkdirAll(filepath.Dir(link), 0o755); err != nil {
 			return err
@@ -77,6 +80,28 @@ func (b *builder) addBusybox(ctx context.Context, tree string) error {
 		}
 	}
 	return nil
+}
+
+// applets asks busybox itself, which is static, for its applets' paths. One of another architecture cannot be run: this host's,
+// of the same release, is asked, and what the guest's program does not name between zeros, as it keeps its names, is left out.
+func (b *builder) applets(ctx context.Context, busybox string, program []byte) ([]string, error) {
+	if b.target.foreign() {
+		var err error
+		if busybox, err = findFile(b.path(toolDir), "bin/busybox"); err != nil {
+			return nil, err
+		}
+	}
+	out, err := command{path: busybox, args: []string{"--list-full"}}.run(ctx)
+	if err != nil {
+		return nil, err
+	}
+	list := slices.DeleteFunc(strings.Fields(string(out)), func(applet string) bool {
+		return b.target.foreign() && !bytes.Contains(program, []byte("\x00"+path.Base(applet)+"\x00"))
+	})
+	if !slices.ContainsFunc(list, func(applet string) bool { return path.Base(applet) == "init" }) {
+		return nil, fmt.Errorf("busybox has no init among its %d applets", len(list))
+	}
+	return list, nil
 }
 
 // addProgram copies a program or library of the packages, its loader, and the libraries it names.
@@ -101,9 +126,9 @@ func (b *builder) addProgram(name, to string) error {
 		return err
 	}
 	for _, lib := range libraries {
-		to := filepath.Join(b.path(treeDir), libDir, lib)
+		to := filepath.Join(b.path(treeDir), b.target.libDir, lib)
 		if strings.HasPrefix(lib, "ld-linux") {
-			to = filepath.Join(b.path(treeDir), "lib64", lib)
+			to = filepath.Join(b.path(treeDir), b.target.loaderDir, lib)
 		}
 		if _, err := os.Stat(to); err == nil {
 			continue
@@ -132,10 +157,7 @@ func addGuestFiles(tree string) error {
 		if strings.HasSuffix(path, "/shadow") {
 			mode = 0o600
 		}
-		if err := os.WriteFile(to, data, mode); err != nil {
-			return err
-		}
-		return os.Chmod(to, mode)
+		return writeMode(to, data, mode)
 	})
 }
 
@@ -144,6 +166,11 @@ func copyFile(from, to string, mode fs.FileMode) error {
 	if err != nil {
 		return err
 	}
+	return writeMode(to, data, mode)
+}
+
+// writeMode also makes the directory, and gives the mode past the umask.
+func writeMode(to string, data []byte, mode fs.FileMode) error {
 	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
 		return err
 	}
