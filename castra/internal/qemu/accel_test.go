@@ -49,6 +49,43 @@ func TestChooseAccelerator(t *testing.T) {
 	}
 }
 
+// A guest of another architecture is emulated, whatever this computer has.
+func TestChooseAcceleratorFor(t *testing.T) {
+	const usable = "/dev/null"
+	for _, c := range []struct {
+		want, goos, host, guest string
+		accel, says             string
+	}{
+		{"", "linux", "amd64", "amd64", "kvm", ""},
+		{"", "linux", "arm64", "arm64", "kvm", ""},
+		{"", "linux", "amd64", "arm64", "tcg", "an arm64 guest on an amd64 computer is emulated"},
+		{"", "linux", "arm64", "amd64", "tcg", "an amd64 guest on an arm64 computer is emulated"},
+		{"", "darwin", "arm64", "amd64", "tcg", "is emulated"},
+		{"tcg", "linux", "amd64", "arm64", "tcg", "asked for"},
+		{"kvm", "linux", "amd64", "arm64", "", "accelerator kvm: an arm64 guest on an amd64 computer is emulated"},
+		{"hvf", "darwin", "amd64", "arm64", "", "accelerator hvf: an arm64 guest"},
+		{"hvf", "linux", "amd64", "arm64", "", "not on linux"},
+		{"xen", "linux", "amd64", "arm64", "", "unknown; known: kvm, hvf, tcg"},
+	} {
+		t.Run(c.want+" "+c.goos+" "+c.host+" "+c.guest, func(t *testing.T) {
+			got, err := ChooseAcceleratorFor(c.want, c.goos, c.host, c.guest, usable)
+			require.Equal(t, c.accel, got.Name)
+			if c.accel != "" {
+				require.NoError(t, err)
+				require.Contains(t, got.Reason, c.says)
+				return
+			}
+			var refused *AcceleratorError
+			require.ErrorAs(t, err, &refused)
+			require.ErrorContains(t, err, c.says)
+			require.Contains(t, refused.Hint(), "unset CASTRA_ACCEL")
+		})
+	}
+	require.Equal(t, "max,pauth-impdef=on", Accelerator{Name: "tcg"}.CPUFor("arm64"))
+	require.Equal(t, "host", Accelerator{Name: "hvf"}.CPUFor("arm64"))
+	require.Contains(t, (&AcceleratorError{"kvm", &ForeignError{"arm64", "amd64"}}).Hint(), "an image for amd64")
+}
+
 // Failure bank 40 and 41: a device that may not be opened is a fallback with a
 // CPU model that exists there, and its fix is the group.
 func TestDeniedDevice(t *testing.T) {

@@ -44,7 +44,6 @@ func (s State) Alive() bool { return s.PID != 0 }
 // changes nothing.
 func Inspect(ctx context.Context, t Target) State {
 	var s State
-	launching := beingLaunched(t.Overlay) // before the pidfile: one that takes it meanwhile is found
 	pid, err := Holder(t.Pidfile)
 	if err != nil {
 		s.Err = err
@@ -63,7 +62,7 @@ func Inspect(ctx context.Context, t Target) State {
 		pid = mon.Peer()
 	}
 	if pid == 0 {
-		s.Launching = launching
+		s.Launching = beingLaunched(t.Overlay) // after the pidfile: a QEMU that ends lets go of this one first
 		return s
 	}
 	s.PID, s.Tracked, s.Err = pid, isHeldBy(t.Pidfile, pid), monErr

@@ -24,12 +24,55 @@ func ReserveOverlay(path string) (host.FileID, error) {
 	return host.IDOf(f)
 }
 
+// Backing is the image that an overlay writes on top of.
+type Backing struct {
+	Path   string // absolute
+	Format string // "qcow2" or "raw"
+}
+
+// Size is the size in bytes of the disk that a guest sees of the image, in whole sectors.
+func (b Backing) Size() (int64, error) {
+	switch b.Format {
+	case "qcow2":
+		return virtualSize(b.Path)
+	case "raw":
+		return rawSize(b.Path)
+	default:
+		return 0, &OverlayError{b.Path, fmt.Sprintf("the backing file's format %q is none of qcow2 and raw", b.Format),
+			"qemu-img convert -O qcow2 makes a qcow2 of it"}
+	}
+}
+
+// SizeError says: a disk was asked for that is smaller than what is on it.
+type SizeError struct {
+	Base        string
+	Asked, Size int64 // bytes: what was asked for, and what the base has
+}
+
+func (e *SizeError) Error() string {
+	return fmt.Sprintf("overlay: a disk of %d bytes is smaller than that of %s, which has %d bytes", e.Asked, e.Base, e.Size)
+}
+
+// Hint says what to do next.
+func (e *SizeError) Hint() string {
+	const mib = 1 << 20
+	return fmt.Sprintf("ask for %d MiB at least, or leave the size out: a disk can only grow", (e.Size+mib-1)/mib)
+}
+
 // CreateOverlay fills the reserved file at path with a qcow2 that writes on
-// top of the qcow2 at base, an absolute path, and is as large.
-func CreateOverlay(base, path string) error {
-	size, err := virtualSize(base)
+// top of the base and has size bytes, whole sectors. 0 is as large as the
+// base; a guest reads zeros behind the end of the base. A smaller one is a
+// *SizeError.
+func CreateOverlay(base Backing, size int64, path string) error {
+	least, err := base.Size()
 	if err != nil {
 		return err
+	}
+	if size == 0 {
+		size = least
+	}
+	if size > 0 && size < least {
+		return &SizeError{base.Path, size, least}
 	}
 	f, err := os.OpenFile(path, os.O_RDWR|unix.O_NOFOLLOW, 0)
 	if err != nil {

@@ -3,9 +3,7 @@ package qemu
 import (
 	"context"
 	"fmt"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -52,55 +50,6 @@ func Version(ctx context.Context, tool string) (string, error) {
 		return m[1], &OldVersionError{tool, m[1]}
 	}
 	return m[1], nil
-}
-
-// Firmware is what QEMU has to boot guests by; "" where there is none.
-type Firmware struct {
-	BIOS string
-	UEFI string
-}
-
-// biosFile is SeaBIOS for the machine types that Castra uses.
-const biosFile = "bios-256k.bin"
-
-// uefiFiles are where systems keep OVMF, besides QEMU's own directories.
-var uefiFiles = []string{
-	"/usr/share/OVMF/OVMF_CODE*.fd", "/usr/share/edk2/ovmf/OVMF_CODE*.fd", "/usr/share/edk2/x64/OVMF_CODE*.fd",
-}
-
-// SeaBIOS is what holds the BIOS of amd64 guests.
-var SeaBIOS = Package{Apt: "seabios", Dnf: "seabios-bin", Pacman: "seabios", Brew: "qemu"}
-
-// FindFirmware looks in the directories that QEMU itself would look in.
-func FindFirmware(ctx context.Context, system string) (Firmware, error) {
-	out, err := ask(ctx, system, "-L", "help")
-	if err != nil {
-		return Firmware{}, err
-	}
-	var f Firmware
-	uefi := uefiFiles
-	for dir := range strings.Lines(out) {
-		dir = filepath.Clean(strings.TrimSpace(dir))
-		if path := filepath.Join(dir, biosFile); f.BIOS == "" && readable(path) {
-			f.BIOS = path
-		}
-		uefi = append(uefi, filepath.Join(dir, "edk2-x86_64-code.fd"))
-	}
-	for _, pattern := range uefi {
-		if found, _ := filepath.Glob(pattern); f.UEFI == "" && len(found) > 0 {
-			f.UEFI = found[0]
-		}
-	}
-	return f, nil
-}
-
-func readable(path string) bool {
-	f, err := os.Open(path)
-	if err != nil {
-		return false
-	}
-	f.Close()
-	return true
 }
 
 // ask runs a program that answers at once and gives the start of its output.

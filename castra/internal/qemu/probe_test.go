@@ -71,18 +71,25 @@ func TestVersionOfTroublesomePrograms(t *testing.T) {
 
 func TestFindFirmware(t *testing.T) {
 	dir := t.TempDir()
-	bios, uefi := filepath.Join(dir, biosFile), filepath.Join(dir, "edk2-x86_64-code.fd")
+	bios := filepath.Join(dir, biosFile)
 	qemu := program(t, "echo /no/such/directory; echo "+dir+"/../"+filepath.Base(dir))
 	found, err := FindFirmware(t.Context(), qemu)
 	require.NoError(t, err)
 	require.Empty(t, found.BIOS)
 
+	f := firmwareTree{dir}
+	f.describe(t, "firmware/00.json", f.put(t, "code", 1<<20), f.put(t, "vars", 1<<20))
 	require.NoError(t, os.WriteFile(bios, nil, 0o600))
-	require.NoError(t, os.WriteFile(uefi, nil, 0o600))
 	found, err = FindFirmware(t.Context(), qemu)
 	require.NoError(t, err)
-	require.Equal(t, bios, found.BIOS)
-	require.NotEmpty(t, found.UEFI)
+	require.Equal(t, Firmware{bios, f.in("code")}, found)
+
+	arm := filepath.Join(dir, "qemu-system-aarch64")
+	require.NoError(t, os.Symlink(qemu, arm))
+	f.describe(t, "firmware/00.json", f.put(t, "code", virtFlash), f.put(t, "vars", virtFlash))
+	found, err = FindFirmware(t.Context(), arm)
+	require.NoError(t, err)
+	require.Equal(t, Firmware{"", f.in("code")}, found)
 
 	_, err = FindFirmware(t.Context(), program(t, "exit 1"))
 	require.ErrorAs(t, err, new(*ToolError))

@@ -65,14 +65,14 @@ func (e *OverlayError) Error() string { return fmt.Sprintf("overlay: %s: %s", e.
 func (e *OverlayError) Hint() string { return e.Fix }
 
 // writeOverlay fills f with an empty qcow2 of virtualSize bytes, whole
-// sectors, on top of the qcow2 at backing, an absolute path. What f held is
-// gone. The header comes last: a writer that was killed leaves no qcow2.
-func writeOverlay(f *os.File, backing string, virtualSize int64) error {
-	switch {
-	case !filepath.IsAbs(backing):
-		return &OverlayError{backing, "the backing file's path is not absolute", "give it as an absolute path"}
-	case len(backing) > maxBacking:
-		return &OverlayError{backing, fmt.Sprintf("the backing file's path has %d bytes, and a qcow2 holds %d", len(backing), maxBacking),
+// sectors, on top of backing. What f held is gone. The header comes last: a
+// writer that was killed leaves no qcow2.
+func writeOverlay(f *os.File, backing Backing, virtualSize int64) error {
+	switch path := backing.Path; {
+	case !filepath.IsAbs(path):
+		return &OverlayError{path, "the backing file's path is not absolute", "give it as an absolute path"}
+	case len(path) > maxBacking:
+		return &OverlayError{path, fmt.Sprintf("the backing file's path has %d bytes, and a qcow2 holds %d", len(path), maxBacking),
 			"move it to a shorter path"}
 	case virtualSize <= 0 || virtualSize > maxVirtualSize || virtualSize%sectorSize != 0:
 		return &OverlayError{f.Name(), fmt.Sprintf("a disk of %d bytes is not possible", virtualSize),
@@ -101,21 +101,24 @@ func writeOverlay(f *os.File, backing string, virtualSize int64) error {
 	return nil
 }
 
-func overlayHeader(backing string, virtualSize, l1 int64) []byte {
+func overlayHeader(backing Backing, virtualSize, l1 int64) []byte {
 	h := qcow2Header{
 		Magic: qcow2Magic, Version: 3, ClusterBits: clusterBits, Size: uint64(virtualSize),
 		L1Size: uint32(l1), L1Offset: l1Table * clusterSize,
 		RefcountOffset: refcountTable * clusterSize, RefcountClusters: 1, RefcountOrder: 4,
 	}
 	h.HeaderLength = uint32(binary.Size(h))
-	// The format's name in an extension, padded to 8 bytes, and the end of the extensions.
+	// The format's name in an extension, padded to 8 bytes, and the end of the extensions. Without it QEMU would guess the format
+	// by what a guest may have written.
 	extensions := binary.BigEndian.AppendUint32(nil, backingFormat)
-	extensions = append(extensions, "\x00\x00\x00\x05qcow2\x00\x00\x00"+"\x00\x00\x00\x00\x00\x00\x00\x00"...)
-	h.BackingOffset, h.BackingSize = uint64(h.HeaderLength)+uint64(len(extensions)), uint32(len(backing))
+	extensions = binary.BigEndian.AppendUint32(extensions, uint32(len(backing.Format)))
+	extensions = append(extensions, backing.Format+"\x00\x00\x00\x00\x00\x00\x00\x00"[len(backing.Format):]...)
+	extensions = append(extensions, make([]byte, 8)...)
+	h.BackingOffset, h.BackingSize = uint64(h.HeaderLength)+uint64(len(extensions)), uint32(len(backing.Path))
 	var b bytes.Buffer
 	_ = binary.Write(&b, binary.BigEndian, h) // a buffer takes all
 	b.Write(extensions)
-	b.WriteString(backing)
+	b.WriteString(backing.Path)
 	return b.Bytes()
 }
 
@@ -127,13 +130,35 @@ func virtualSize(path string) (int64, error) {
 		return 0, fmt.Errorf("overlay: backing file: %w", err)
 	}
 	defer f.Close()
-	head := make([]byte, 32)
-	if _, err := io.ReadFull(f, head); err != nil || binary.BigEndian.Uint32(head) != qcow2Magic {
+	size, ok := qcow2Size(f)
+	if !ok {
 		return 0, &OverlayError{path, "the backing file is no qcow2", "qemu-img convert -O qcow2 makes one of it"}
 	}
-	size := binary.BigEndian.Uint64(head[24:])
 	if size < sectorSize || size > maxVirtualSize {
 		return 0, &OverlayError{path, fmt.Sprintf("the backing file's disk of %d bytes is out of range", size), "fetch or build it again"}
 	}
 	return int64(size) / sectorSize * sectorSize, nil
+}
+
+// rawSize is the size in bytes of the raw image at path, in whole sectors as QEMU sees it: the last one is filled up with zeros.
+func rawSize(path string) (int64, error) {
+	st, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return 0, fmt.Errorf("overlay: backing file: %w", err)
+	case !st.Mode().IsRegular():
+		return 0, &OverlayError{path, "the backing file is no regular file", "copy it to one"}
+	case st.Size() == 0 || st.Size() > maxVirtualSize-sectorSize:
+		return 0, &OverlayError{path, fmt.Sprintf("the backing file's disk of %d bytes is out of range", st.Size()), "fetch or build it again"}
+	}
+	return (st.Size() + sectorSize - 1) / sectorSize * sectorSize, nil
+}
+
+// qcow2Size is the size in bytes of the disk in f, and whether f is a qcow2 at all.
+func qcow2Size(f io.ReaderAt) (uint64, bool) {
+	head := make([]byte, 32)
+	if _, err := f.ReadAt(head, 0); err != nil || binary.BigEndian.Uint32(head) != qcow2Magic {
+		return 0, false
+	}
+	return binary.BigEndian.Uint64(head[24:]), true
 }

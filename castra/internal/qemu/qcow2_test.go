@@ -33,7 +33,7 @@ func overlayOn(t *testing.T, backing string) (path string) {
 	f, err := os.Create(filepath.Join(t.TempDir(), "overlay"))
 	require.NoError(t, err)
 	defer f.Close()
-	require.NoError(t, writeOverlay(f, backing, size))
+	require.NoError(t, writeOverlay(f, Backing{backing, "qcow2"}, size))
 	return f.Name()
 }
 
@@ -94,6 +94,88 @@ func TestOverlayIsQemuImgs(t *testing.T) {
 	}
 }
 
+// An overlay on a raw image, or of another size than its base, is what qemu-img makes, and the guest reads the base and then zeros.
+func TestCreateOverlay(t *testing.T) {
+	for name, c := range map[string]struct {
+		format           string
+		base, size, want int64
+	}{
+		"qcow2":             {"qcow2", 1 << 20, 0, 1 << 20},
+		"qcow2 that grows":  {"qcow2", 1 << 20, 10 << 30, 10 << 30},
+		"qcow2 of its size": {"qcow2", 1 << 20, 1 << 20, 1 << 20},
+		"raw":               {"raw", 1 << 20, 0, 1 << 20},
+		"raw that grows":    {"raw", 1 << 20, 3 << 40, 3 << 40},
+		"raw and a bit":     {"raw", 1<<20 + 100, 0, 1<<20 + 512},
+	} {
+		t.Run(name, func(t *testing.T) {
+			base, theirs, ours := filepath.Join(t.TempDir(), "base"), filepath.Join(t.TempDir(), "theirs"), filepath.Join(t.TempDir(), "ours")
+			tool(t, "qemu-img", "create", "-q", "-f", c.format, base, strconv.FormatInt(c.base, 10))
+			if c.format == "raw" {
+				require.NoError(t, os.Truncate(base, c.base))
+			}
+			tool(t, "qemu-io", "-f", c.format, "-c", "write -P 0x11 0 1M", base)
+			args := []string{"create", "-q", "-f", "qcow2", "-F", c.format, "-b", base, theirs}
+			if c.size != 0 {
+				args = append(args, strconv.FormatInt(c.size, 10))
+			}
+			tool(t, "qemu-img", args...)
+			_, err := ReserveOverlay(ours)
+			require.NoError(t, err)
+			require.NoError(t, CreateOverlay(Backing{base, c.format}, c.size, ours))
+
+			require.Equal(t, imageInfo(t, theirs), imageInfo(t, ours))
+			require.EqualValues(t, c.want, imageInfo(t, ours)["virtual-size"])
+			require.Equal(t, c.format, imageInfo(t, ours)["backing-filename-format"])
+			require.Contains(t, tool(t, "qemu-img", "check", ours), "No errors were found")
+			out := tool(t, "qemu-io", "-c", "read -P 0x11 0 1M", "-c", "write -P 0x22 64k 64k", "-c", "read -P 0x22 64k 64k", ours)
+			if c.want > 1<<30 {
+				out = tool(t, "qemu-io", "-c", "read -P 0 1M 4M", "-c", "write -P 0x33 1G 1M", "-c", "read -P 0x33 1G 1M", "-c", "read -P 0x11 0 64k", ours)
+			}
+			require.NotContains(t, out, "failed")
+			size, err := DiskSize(ours)
+			require.NoError(t, err)
+			require.Equal(t, c.want, size)
+		})
+	}
+}
+
+func TestCreateOverlayRefused(t *testing.T) {
+	dir := t.TempDir()
+	raw, overlay := filepath.Join(dir, "raw"), filepath.Join(dir, "overlay")
+	require.NoError(t, os.WriteFile(raw, make([]byte, 3<<20+1), 0o600))
+	_, err := ReserveOverlay(overlay)
+	require.NoError(t, err)
+
+	var small *SizeError
+	require.ErrorAs(t, CreateOverlay(Backing{raw, "raw"}, 1<<20, overlay), &small)
+	require.Equal(t, SizeError{raw, 1 << 20, 3<<20 + 512}, *small)
+	require.ErrorContains(t, small, "a disk of 1048576 bytes is smaller than that of "+raw)
+	require.Contains(t, small.Hint(), "4 MiB at least")
+
+	for says, c := range map[string]struct {
+		base Backing
+		size int64
+	}{
+		`format "" is none of`:     {Backing{raw, ""}, 0},
+		`format "vmdk" is none of`: {Backing{raw, "vmdk"}, 0},
+		"is no qcow2":              {Backing{raw, "qcow2"}, 0},
+		"no regular file":          {Backing{dir, "raw"}, 0},
+		"0 bytes is out of range":  {Backing{overlay, "raw"}, 0},
+		"is not possible":          {Backing{raw, "raw"}, 4<<20 + 1},
+		"disk of -1 bytes":         {Backing{raw, "raw"}, -1},
+	} {
+		var refused *OverlayError
+		require.ErrorAs(t, CreateOverlay(c.base, c.size, overlay), &refused, says)
+		require.ErrorContains(t, refused, says)
+		require.NotEmpty(t, refused.Hint())
+	}
+	require.ErrorIs(t, CreateOverlay(Backing{filepath.Join(dir, "none"), "raw"}, 0, overlay), os.ErrNotExist)
+	require.ErrorIs(t, CreateOverlay(Backing{raw, "raw"}, 0, filepath.Join(dir, "none")), os.ErrNotExist)
+	st, err := os.Stat(overlay)
+	require.NoError(t, err)
+	require.Zero(t, st.Size(), "nothing was written")
+}
+
 // The longest path that fits is one that QEMU follows.
 func TestOverlayOnALongPath(t *testing.T) {
 	dir := t.TempDir()
@@ -110,7 +192,7 @@ func TestOverlayOnALongPath(t *testing.T) {
 	require.NoError(t, err)
 	defer f.Close()
 	var refused *OverlayError
-	require.ErrorAs(t, writeOverlay(f, base+"f", 1<<20), &refused)
+	require.ErrorAs(t, writeOverlay(f, Backing{base + "f", "qcow2"}, 1<<20), &refused)
 	require.ErrorContains(t, refused, "the backing file's path has 1024 bytes, and a qcow2 holds 1023")
 	require.NotEmpty(t, refused.Hint())
 }
@@ -146,7 +228,7 @@ func TestOverlayReplacesWhatWasThere(t *testing.T) {
 	defer f.Close()
 	_, err = f.WriteString(strings.Repeat("x", 10*clusterSize))
 	require.NoError(t, err)
-	require.NoError(t, writeOverlay(f, base, 1<<30))
+	require.NoError(t, writeOverlay(f, Backing{base, "qcow2"}, 1<<30))
 	require.Contains(t, tool(t, "qemu-img", "check", f.Name()), "No errors were found")
 }
 
@@ -168,7 +250,7 @@ func TestOverlayRefused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var refused *OverlayError
-			require.ErrorAs(t, writeOverlay(f, x.backing, x.size), &refused)
+			require.ErrorAs(t, writeOverlay(f, Backing{x.backing, "qcow2"}, x.size), &refused)
 			require.ErrorContains(t, refused, x.says)
 			require.NotEmpty(t, refused.Hint())
 		})
@@ -180,7 +262,7 @@ func TestOverlayRefused(t *testing.T) {
 	closed, err := os.Create(filepath.Join(t.TempDir(), "closed"))
 	require.NoError(t, err)
 	require.NoError(t, closed.Close())
-	require.ErrorIs(t, writeOverlay(closed, "/base", 1<<20), os.ErrClosed)
+	require.ErrorIs(t, writeOverlay(closed, Backing{"/base", "qcow2"}, 1<<20), os.ErrClosed)
 }
 
 func TestVirtualSize(t *testing.T) {

@@ -86,6 +86,7 @@ func TestShape(t *testing.T) {
 		Binary: "/usr/bin/qemu", Dir: "/host/root", Name: "web-0", UUID: "u-u-i-d", Machine: "q35", Accelerator: Accelerator{Name: "tcg"}, CPUs: 2, MemoryMiB: 64,
 		Overlay: "/host/overlay", Seed: "/host/seed", Pidfile: "/host/pid", Monitor: "web-0.qmp", SerialLog: "/host/log", Kernel: "/host/kernel", Initrd: "/host/initrd", Append: "quiet",
 		Forwards: []Forward{{"127.0.0.1", 4711, 22, "tcp"}}, RAM: RAM{File: "/host/ram"}, State: "/host/state",
+		UEFI: UEFI{Code: "/host/code", Vars: "/host/vars"},
 	}
 	shape := spec.Shape()
 	for _, word := range shape {
@@ -97,13 +98,15 @@ func TestShape(t *testing.T) {
 		"machine": func(s *Spec) { s.Machine = "pc" }, "cpu": func(s *Spec) { s.CPU = "qemu64" }, "cpus": func(s *Spec) { s.CPUs = 1 },
 		"memory": func(s *Spec) { s.MemoryMiB = 65 }, "seed": func(s *Spec) { s.Seed = "" }, "restrict": func(s *Spec) { s.Restrict = true },
 		"kernel": func(s *Spec) { s.Kernel = "" }, "append": func(s *Spec) { s.Append = "" }, "generation ID": func(s *Spec) { s.GenerationID = true },
-		"accelerator": func(s *Spec) { s.Accelerator.Name = "kvm" },
+		"accelerator": func(s *Spec) { s.Accelerator.Name = "kvm" }, "UEFI": func(s *Spec) { s.UEFI = UEFI{} },
+		"architecture": func(s *Spec) { s.Arch = "arm64" },
 	} {
 		other := spec
 		change(&other)
 		require.NotEqual(t, shape, other.Shape(), name)
 	}
 	again := spec
+	again.Arch, again.UEFI = "amd64", UEFI{Code: "/elsewhere", Vars: "/elsewhere"}
 	again.Forwards, again.Overlay, again.RAM, again.Dir = []Forward{{"0.0.0.0", 80, 22, "tcp"}, {"127.0.0.1", 1, 80, "tcp"}}, "/elsewhere", RAM{Shared: true}, "/elsewhere"
 	require.Equal(t, shape, again.Shape())
 }

@@ -17,6 +17,7 @@ type Spec struct {
 	Dir         string
 	Name        string
 	UUID        string
+	Arch        string // of the guest, in Go's spelling; "" is amd64
 	Machine     string
 	Accelerator Accelerator
 	CPU         string // QEMU's model with its flags; "" takes that of the accelerator
@@ -30,15 +31,18 @@ type Spec struct {
 	Pidfile   string
 	Monitor   string
 	SerialLog string
-	Kernel    string
-	Initrd    string
-	Append    string
+	// UEFI is the firmware; the zero value is the machine's own, a BIOS on amd64. Vars is the VM's own copy of the template.
+	UEFI   UEFI
+	Kernel string
+	Initrd string
+	Append string
 	// Sandbox is set where QEMU can lock itself in (Linux, seccomp).
 	Sandbox bool
 	RAM     RAM
 	// State is a file of Save's, which Restore has to load before the guest runs; "" boots.
 	State string
-	// GenerationID gives the guest a device that tells it, by a number new at every launch, that it has been restored.
+	// GenerationID gives the guest a device that tells it, by a number new at every launch, that it has been restored. QEMU has none
+	// for arm64, so there it is not looked at.
 	GenerationID bool
 }
 
@@ -69,20 +73,13 @@ func (s Spec) Args() []string {
 		"-display", "none",
 		"-machine", s.machine(),
 		"-accel", s.Accelerator.Name,
-		"-cpu", cmp.Or(s.CPU, s.Accelerator.CPU()),
+		"-cpu", cmp.Or(s.CPU, s.Accelerator.CPUFor(s.arch())),
 		"-smp", strconv.Itoa(s.CPUs),
 		"-m", strconv.Itoa(s.MemoryMiB) + "M",
 	}
-	if s.Kernel != "" {
-		args = append(args, "-kernel", s.Kernel)
-		if s.Initrd != "" {
-			args = append(args, "-initrd", s.Initrd)
-		}
-		if s.Append != "" {
-			args = append(args, "-append", s.Append)
-		}
-	}
+	args = append(args, s.kernel()...)
 	args = append(args, s.memory()...)
+	args = append(args, s.flash()...)
 	args = append(args, s.disks()...)
 	args = append(args,
 		"-netdev", s.netdev(),
@@ -91,7 +88,7 @@ func (s Spec) Args() []string {
 		"-device", object("driver", "virtio-net-pci", "netdev", "net0", "romfile", ""),
 		"-device", object("driver", "virtio-rng-pci"),
 	)
-	if s.GenerationID {
+	if s.GenerationID && s.arch() == "amd64" {
 		args = append(args, "-device", object("driver", "vmgenid", "guid", "auto"))
 	}
 	args = append(args,
@@ -115,21 +112,59 @@ func (s Spec) Args() []string {
 func (s Spec) Shape() []string {
 	s.Dir, s.Name, s.UUID, s.Forwards, s.Pidfile, s.Monitor, s.SerialLog = "", "", "", nil, "", "", ""
 	s.RAM, s.State, s.Overlay = RAM{}, "", "overlay"
-	for _, path := range []*string{&s.Seed, &s.Kernel, &s.Initrd} {
+	for _, path := range []*string{&s.Seed, &s.Kernel, &s.Initrd, &s.UEFI.Code, &s.UEFI.Vars} {
 		if *path != "" {
 			*path = "given"
 		}
 	}
-	return s.Args()
+	return append([]string{s.arch()}, s.Args()...)
 }
 
 const ramID = "ram0"
 
+func (s Spec) arch() string { return cmp.Or(s.Arch, "amd64") }
+
 func (s Spec) machine() string {
-	if s.RAM == (RAM{}) {
-		return s.Machine
+	m := s.Machine + s.interruptController()
+	if s.UEFI != (UEFI{}) {
+		m += ",pflash0=" + codeNode + ",pflash1=" + varsNode
 	}
-	return s.Machine + ",memory-backend=" + ramID
+	if s.RAM != (RAM{}) {
+		m += ",memory-backend=" + ramID
+	}
+	return m
+}
+
+// interruptController is that of arm64 guests. Under KVM it must be what the host's hardware offers. Elsewhere it is version 2, which
+// needs the least of a guest, and which QEMU has for hvf from the start on (version 3: since 8.0); it serves 8 CPUs at most.
+func (s Spec) interruptController() string {
+	const version2CPUs = 8
+	name, _, _ := strings.Cut(s.Machine, ",")
+	name, _, _ = strings.Cut(name, "-") // "virt-7.2" is one too
+	switch {
+	case s.arch() != "arm64" || strings.Contains(s.Machine, "gic-version=") || name != virt:
+		return ""
+	case s.Accelerator.Name == "kvm":
+		return ",gic-version=host"
+	case s.CPUs > version2CPUs:
+		return ",gic-version=3"
+	default:
+		return ",gic-version=2"
+	}
+}
+
+func (s Spec) kernel() []string {
+	if s.Kernel == "" {
+		return nil
+	}
+	args := []string{"-kernel", s.Kernel}
+	if s.Initrd != "" {
+		args = append(args, "-initrd", s.Initrd)
+	}
+	if s.Append != "" {
+		args = append(args, "-append", s.Append)
+	}
+	return args
 }
 
 // memory is the same block of RAM by whatever it is kept in: state saved with one is loaded with another.

@@ -31,19 +31,58 @@ func TestArgsGolden(t *testing.T) {
 	full.Forwards = append(full.Forwards, Forward{"0.0.0.0", 5353, 53, "udp"}, Forward{"127.0.0.1", 8080, 80, "tcp"})
 	full.Restrict, full.CPU = true, "Nehalem,+aes,-x2apic"
 	full.Dir, full.Overlay, full.SerialLog = "/a,b=on", "/a,b=on/o.qcow2", "/a,b=on/logs/s.log"
-	mac := defaultSpec()
-	mac.Machine, mac.Accelerator, mac.Sandbox, mac.Seed = "virt", Accelerator{Name: "hvf"}, false, ""
-	for name, spec := range map[string]Spec{"default": defaultSpec(), "everything": full, "hvf": mac} {
-		t.Run(name, func(t *testing.T) {
-			got := strings.Join(spec.Args(), "\n") + "\n"
-			golden := filepath.Join("testdata", "args-"+name+".golden")
-			if *update {
-				require.NoError(t, os.WriteFile(golden, []byte(got), 0o644))
-			}
-			want, err := os.ReadFile(golden)
-			require.NoError(t, err)
-			require.Equal(t, string(want), got)
-		})
+	for name, spec := range map[string]Spec{"default": defaultSpec(), "everything": full} {
+		t.Run(name, func(t *testing.T) { requireGolden(t, "args-"+name, lines(spec)) })
+	}
+}
+
+// Each accelerator with each architecture, by the machine's own firmware, UEFI and direct kernel boot.
+func TestArgsOfMachinesGolden(t *testing.T) {
+	for _, accel := range []string{"tcg", "kvm", "hvf"} {
+		for _, arch := range []string{"amd64", "arm64"} {
+			t.Run(accel+" "+arch, func(t *testing.T) {
+				s := defaultSpec()
+				s.Arch, s.Machine, s.Accelerator.Name, s.Sandbox, s.GenerationID = arch, Machine(arch), accel, accel != "hvf", true
+				uefi, kernel := s, s
+				uefi.UEFI = UEFI{Code: "/fw/code,1.fd", Vars: "/ws/vars.qcow2", VarsFormat: "qcow2"}
+				kernel.Kernel, kernel.Append = "/img/vmlinuz", "console="+Console(arch)
+				requireGolden(t, "machine-"+accel+"-"+arch, "# bios\n"+lines(s)+"\n# uefi\n"+lines(uefi)+"\n# kernel\n"+lines(kernel))
+			})
+		}
+	}
+}
+
+func lines(s Spec) string { return strings.Join(s.Args(), "\n") + "\n" }
+
+func requireGolden(t *testing.T, name, got string) {
+	t.Helper()
+	golden := filepath.Join("testdata", name+".golden")
+	if *update {
+		require.NoError(t, os.WriteFile(golden, []byte(got), 0o644))
+	}
+	want, err := os.ReadFile(golden)
+	require.NoError(t, err)
+	require.Equal(t, string(want), got)
+}
+
+func TestInterruptController(t *testing.T) {
+	for _, c := range []struct {
+		arch, machine, accel string
+		cpus                 int
+		want                 string
+	}{
+		{"amd64", q35, "kvm", 16, q35},
+		{"", "q35", "tcg", 1, "q35"},
+		{"arm64", "virt", "kvm", 2, "virt,gic-version=host"},
+		{"arm64", "virt", "kvm", 16, "virt,gic-version=host"},
+		{"arm64", "virt", "hvf", 8, "virt,gic-version=2"},
+		{"arm64", "virt", "hvf", 9, "virt,gic-version=3"},
+		{"arm64", "virt-7.2,highmem=off", "tcg", 9, "virt-7.2,highmem=off,gic-version=3"},
+		{"arm64", "virt,gic-version=3,its=off", "tcg", 1, "virt,gic-version=3,its=off"},
+		{"arm64", "sbsa-ref", "tcg", 4, "sbsa-ref"},
+	} {
+		s := Spec{Arch: c.arch, Machine: c.machine, Accelerator: Accelerator{Name: c.accel}, CPUs: c.cpus}
+		require.Equal(t, c.want, after(s.Args(), "-machine"), c)
 	}
 }
 

@@ -1,7 +1,6 @@
 package qemutest
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -17,10 +16,14 @@ type options struct {
 	serialAppend        bool
 	netdev              string // as given, for messages
 	forwards            []rule
-	overlays            []string // images opened for writing
+	nodes               []node
+	overlays            []node // images opened for writing
 	seed                string
-	stopped             bool // -S
-	incoming            bool // -incoming defer
+	flashNames          [2]string // nodes of the firmware's code and variables
+	flash               [2]*node
+	accelerator         string // "" for none given
+	stopped             bool   // -S
+	incoming            bool   // -incoming defer
 	shape               shape
 	backend             string   // id of the object that is the guest's memory, "" for none
 	objects             []memory // of -object
@@ -38,7 +41,7 @@ type rule struct {
 func (r rule) address() string { return net.JoinHostPort(r.host, strconv.Itoa(r.hostPort)) }
 
 // parseOptions reads castra's command lines. What has no meaning for a fake
-// (accelerator, kernel, sandbox, ...) is skipped.
+// (kernel, sandbox, ...) is skipped.
 func parseOptions(args []string) (options, error) {
 	o := options{shape: plainShape()}
 	chardevs := map[string]map[string]string{}
@@ -68,7 +71,7 @@ func parseOptions(args []string) (options, error) {
 			o.netdev = value
 			o.forwards, err = parseRules(value)
 		case "blockdev":
-			err = o.addImage(value)
+			err = o.addNode(value)
 		default:
 			err = o.addHardware(flag, value)
 		}
@@ -85,7 +88,12 @@ func parseOptions(args []string) (options, error) {
 			o.serial, o.serialAppend = c["path"], c["append"] == "on"
 		}
 	}
-	return o, o.checkMemory()
+	for _, check := range []func() error{o.checkHardware, o.checkMemory, o.assign} {
+		if err := check(); err != nil {
+			return o, err
+		}
+	}
+	return o, nil
 }
 
 // splitOption reads "kind,key=value,..."; a doubled comma stands for itself.
@@ -127,26 +135,4 @@ func parseRules(netdev string) ([]rule, error) {
 		rules = append(rules, r)
 	}
 	return rules, nil
-}
-
-// addImage reads a -blockdev in JSON: the raw read-only one is the seed.
-func (o *options) addImage(value string) error {
-	var node struct {
-		Driver   string `json:"driver"`
-		ReadOnly bool   `json:"read-only"`
-		File     struct {
-			Filename string `json:"filename"`
-		} `json:"file"`
-	}
-	if err := json.Unmarshal([]byte(value), &node); err != nil {
-		return err
-	}
-	switch {
-	case node.File.Filename == "":
-	case node.ReadOnly && node.Driver == "raw":
-		o.seed = node.File.Filename
-	case !node.ReadOnly && node.Driver == "qcow2":
-		o.overlays = append(o.overlays, node.File.Filename)
-	}
-	return nil
 }

@@ -4,9 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
-	"strings"
 )
 
 // commands are those of the monitor that change nothing of the conversation
@@ -50,8 +48,7 @@ func (m *machine) queryVersion(json.RawMessage) (any, *refusal) {
 const cpuPath = "/machine/unattached/device[0]"
 
 func (m *machine) queryCPUs(json.RawMessage) (any, *refusal) {
-	target := strings.TrimPrefix(filepath.Base(os.Args[0]), "qemu-system-")
-	return []map[string]any{{"cpu-index": 0, "qom-path": cpuPath, "thread-id": os.Getpid(), "target": target, "props": map[string]int{}}}, nil
+	return []map[string]any{{"cpu-index": 0, "qom-path": cpuPath, "thread-id": os.Getpid(), "target": this().name, "props": map[string]int{}}}, nil
 }
 
 func (m *machine) qomGet(raw json.RawMessage) (any, *refusal) {
@@ -72,9 +69,6 @@ func (m *machine) qomGet(raw json.RawMessage) (any, *refusal) {
 	return nil, generic("Property '%s.%s' not found", kind, a.Property)
 }
 
-// cpuModels are those that an expansion is made of.
-var cpuModels = []string{"max", "host", "qemu64", "Nehalem", "cortex-a72"}
-
 func (m *machine) expandCPU(raw json.RawMessage) (any, *refusal) {
 	var a struct {
 		Type  string
@@ -86,7 +80,7 @@ func (m *machine) expandCPU(raw json.RawMessage) (any, *refusal) {
 	if refused := arguments(raw, &a, "type", "model"); refused != nil {
 		return nil, refused
 	}
-	if !slices.Contains(cpuModels, a.Model.Name) {
+	if !slices.Contains(this().cpus, a.Model.Name) {
 		return nil, generic("CPU model '%s' not found", a.Model.Name)
 	}
 	props := map[string]any{"sse2": true, "aes": a.Model.Name != "qemu64"}

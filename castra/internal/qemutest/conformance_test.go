@@ -33,6 +33,16 @@ func TestConformance(t *testing.T) {
 					check(t, build(t))
 				})
 			}
+			for _, target := range targets {
+				for name, check := range targetConformance {
+					t.Run(name+" "+target.name, func(t *testing.T) {
+						checkLeaks(t)
+						w := build(t)
+						w.become(t, target.name)
+						check(t, w, target)
+					})
+				}
+			}
 			for name, check := range savingConformance {
 				t.Run(name, func(t *testing.T) {
 					if runtime.GOOS != "linux" {
@@ -249,6 +259,54 @@ var conformance = map[string]func(*testing.T, *world){
 		code, stderr = w.start(t, append(w.args("a"), overlayArgs(w.path("raw"))...)...).result(t)
 		require.Equal(t, 1, code)
 		require.Contains(t, stderr, "Image is not in qcow2 format")
+	},
+	"an overlay on a raw image, and on another than it says": func(t *testing.T, w *world) {
+		WriteRawImage(t, w.path("raw"), 1<<20)
+		WriteImage(t, w.path("qcow2"), 1<<20)
+		for name, x := range map[string]struct{ base, format, says string }{
+			"raw":              {w.path("raw"), "raw", ""},
+			"a qcow2 as raw":   {w.path("qcow2"), "raw", ""},
+			"a raw as a qcow2": {w.path("raw"), "qcow2", "Could not open backing file: Image is not in qcow2 format\n"},
+			"missing":          {"/nonexistent/base", "raw", "Could not open backing file: Could not open '/nonexistent/base': No such file or directory\n"},
+		} {
+			require.NoError(t, writeQcow2(w.path("o.qcow2"), 1<<20, x.base, x.format))
+			overlay := overlayArgs(w.path("o.qcow2"))
+			if x.says == "" {
+				v := w.launch(t, "a", append(w.args("a"), overlay...)...)
+				require.NoError(t, w.dial(t, "a").Execute(t.Context(), "quit", nil, nil), name)
+				v.result(t)
+				continue
+			}
+			code, stderr := w.start(t, append(w.args("a"), overlay...)...).result(t)
+			require.Equal(t, 1, code, name)
+			require.Equal(t, "qemu-system-x86_64: -blockdev "+overlay[1]+": "+x.says, stderr)
+		}
+	},
+	"a -blockdev that QEMU does not take": func(t *testing.T, w *world) {
+		WriteRawImage(t, w.path("raw"), 1<<20)
+		file := `"file":{"driver":"file","filename":"` + w.path("raw") + `"`
+		for value, says := range map[string]string{
+			`{"node-name":"o","driver":"raw","nope":1,` + file + `}}`:   "Parameter 'nope' is unexpected",
+			`{"node-name":"o","driver":"raw",` + file + `,"nope":1}}`:   "Parameter 'file.nope' is unexpected",
+			`{"node-name":"o","driver":"nope",` + file + `}}`:           "Parameter 'driver' does not accept value 'nope'",
+			`{"node-name":"other","driver":"raw",` + file + `}}`:        "Duplicate nodes with node-name='other'",
+			`{"node-name":"o","driver":"qcow2",` + file + `}}`:          "Image is not in qcow2 format",
+			`{"node-name":"o","driver":"raw","file":{"driver":"nope"}}`: "Parameter 'driver' does not accept value 'nope'",
+		} {
+			other := `{"node-name":"other","driver":"raw","read-only":true,` + file + `}}`
+			code, stderr := w.start(t, append(w.args("a"), "-blockdev", other, "-blockdev", value)...).result(t)
+			require.Equal(t, 1, code, says)
+			require.Equal(t, "qemu-system-x86_64: -blockdev "+value+": "+says+"\n", stderr)
+		}
+	},
+	"qemu-img creates an overlay on a raw image": func(t *testing.T, w *world) {
+		WriteRawImage(t, w.path("base"), 1<<20)
+		out, err := w.runImg(t, "create", "-q", "-f", "qcow2", "-F", "raw", "-b", w.path("base"), w.path("o.qcow2"))
+		require.NoError(t, err, out)
+		out, err = w.runImg(t, "info", "--output=json", w.path("o.qcow2"))
+		require.NoError(t, err, out)
+		require.EqualValues(t, 1<<20, decode(t, out)["virtual-size"])
+		require.Equal(t, "raw", decode(t, out)["backing-filename-format"])
 	},
 	"qemu-img creates an overlay": func(t *testing.T, w *world) {
 		WriteImage(t, w.path("base"), 3<<30)

@@ -235,10 +235,11 @@ func TestInstallEndsItsFakes(t *testing.T) {
 	t.Run("a test that leaves one behind", func(t *testing.T) {
 		dir = Install(t)
 		w := &world{qemu: dir + "/qemu-system-aarch64", dir: shortDir(t), env: []string{envQEMU + "=ignore-term"}}
-		left = exec.Command(w.qemu, w.args("a")...)
+		left = exec.Command(w.qemu, withMachine(w.args("a"), "virt")...)
 		left.Dir, left.Env = w.dir, append(os.Environ(), w.env...)
 		require.NoError(t, left.Start())
 		require.Eventually(t, func() bool { return len(Running(t, dir)) == 1 }, patience, 5*time.Millisecond)
+		w.await(t, &vm{ended: make(chan struct{})}, "a") // before its directory goes
 		require.Equal(t, []int{left.Process.Pid}, Running(t, dir))
 		require.NoError(t, os.WriteFile(dir+"/fakes/"+fmt.Sprint(os.Getpid()), nil, 0o600)) // proves nothing
 		require.Len(t, Running(t, dir), 1)

@@ -77,45 +77,42 @@ func (m *machine) guestDir() (string, error) {
 	return dir, os.MkdirAll(dir, 0o700)
 }
 
-func openOverlay(path string) error {
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
+func openOverlay(n node) error {
+	f, _, err := n.open()
 	if err != nil {
-		return fmt.Errorf("Could not open '%s': %s", path, reason(err)) //nolint:staticcheck // QEMU's words
-	}
-	header, err := readHeader(f)
-	if err != nil {
-		return errors.New("Image is not in qcow2 format") //nolint:staticcheck // QEMU's words
-	}
-	if err := openBacking(f, header); err != nil {
 		return err
 	}
-	if err := lockImage(f); err != nil {
-		return fmt.Errorf("%w\nIs another process using the image [%s]?", err, path)
+	if err := openBacking(f); err != nil {
+		return n.fault(err)
 	}
-	held = append(held, f)
+	if err := lockImage(f); err != nil {
+		return n.fault(fmt.Errorf("%w\nIs another process using the image [%s]?", err, n.file))
+	}
 	return nil
 }
 
-// openBacking keeps the backing files of an overlay open, marked as read.
-func openBacking(f *os.File, header qcow2Header) error {
-	for header.BackingSize > 0 {
-		name := make([]byte, header.BackingSize)
-		if _, err := f.ReadAt(name, int64(header.BackingOffset)); err != nil {
+// openBacking keeps the backing files of a qcow2 open, marked as read. Each is
+// of the format that the image above says.
+func openBacking(f *os.File) error {
+	for {
+		name, format, err := backingOf(f)
+		if err != nil || name == "" {
 			return err
 		}
-		var err error
-		if f, err = os.Open(string(name)); err != nil {
-			return fmt.Errorf("Could not open '%s': %s", name, reason(err)) //nolint:staticcheck // QEMU's words
+		if f, err = os.Open(name); err != nil {
+			return fmt.Errorf("Could not open backing file: Could not open '%s': %s", name, reason(err)) //nolint:staticcheck // QEMU's words
 		}
 		held = append(held, f)
 		if err := shareImage(f); err != nil {
 			return err
 		}
-		if header, err = readHeader(f); err != nil {
-			return nil //nolint:nilerr // a raw file
+		if format == "raw" {
+			return nil
+		}
+		if _, err := readHeader(f); err != nil {
+			return fmt.Errorf("Could not open backing file: %w", errNoQcow2) //nolint:staticcheck // QEMU's words
 		}
 	}
-	return nil
 }
 
 // listenUnix binds as QEMU does: what stood at path is gone, and one client

@@ -62,15 +62,14 @@ func imgCreate(args []string) int {
 	if len(rest) == 0 || flags["-f"] != "qcow2" {
 		return complain("fake: create needs -f qcow2 and a file name")
 	}
-	path, base := rest[0], flags["-b"]
+	path, base, format := rest[0], flags["-b"], flags["-F"]
 	var size uint64
 	if base != "" {
 		found := relativeTo(base, path)
-		h, err := headerOf(found)
-		if err != nil {
+		var err error
+		if size, err = sizeOf(found, format); err != nil {
 			return complain("%s: Could not open '%s': %v\nCould not open backing image.", path, found, err)
 		}
-		size = h.Size
 	}
 	if len(rest) > 1 {
 		var err error
@@ -81,7 +80,7 @@ func imgCreate(args []string) int {
 	if base == "" && len(rest) == 1 {
 		return complain("%s: Image creation needs a size parameter", path)
 	}
-	if err := writeQcow2(path, size, base); err != nil {
+	if err := writeQcow2(path, size, base, format); err != nil {
 		return complain("%s: Could not create '%s': %s", path, path, reason(err))
 	}
 	if flags["-q"] == "" {
@@ -105,19 +104,12 @@ func imgInfo(args []string) int {
 	info["actual-size"], info["virtual-size"] = stat.Size(), stat.Size()
 	if err == nil {
 		info["format"], info["virtual-size"], info["cluster-size"] = "qcow2", h.Size, 1<<h.ClusterBits
-		if h.BackingSize > 0 {
-			f, err := os.Open(path)
-			if err != nil {
-				return complain("Could not open '%s': %s", path, reason(err))
-			}
-			defer f.Close()
-			name := make([]byte, min(h.BackingSize, 1023))
-			if _, err := f.ReadAt(name, int64(h.BackingOffset)); err != nil {
-				return complain("Could not open '%s': %v", path, err)
-			}
-			info["backing-filename"] = string(name)
-			info["full-backing-filename"] = relativeTo(string(name), path)
-			info["backing-filename-format"] = "qcow2"
+		if base, format, err := backingIn(path); err != nil {
+			return complain("Could not open '%s': %v", path, err)
+		} else if base != "" {
+			info["backing-filename"] = base
+			info["full-backing-filename"] = relativeTo(base, path)
+			info["backing-filename-format"] = format
 		}
 	}
 	out, _ := json.MarshalIndent(info, "", "    ")
@@ -133,9 +125,31 @@ func headerOf(path string) (qcow2Header, error) {
 	defer f.Close()
 	h, err := readHeader(f)
 	if err != nil {
-		return h, fmt.Errorf("Image is not in qcow2 format") //nolint:staticcheck // QEMU's words
+		return h, errNoQcow2
 	}
 	return h, nil
+}
+
+func backingIn(path string) (base, format string, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", "", fmt.Errorf("%s", reason(err))
+	}
+	defer f.Close()
+	return backingOf(f)
+}
+
+// sizeOf is that of the disk in an image, in bytes.
+func sizeOf(path, format string) (uint64, error) {
+	if format != "raw" {
+		h, err := headerOf(path)
+		return h.Size, err
+	}
+	stat, err := os.Stat(path)
+	if err != nil {
+		return 0, fmt.Errorf("%s", reason(err))
+	}
+	return (uint64(stat.Size()) + 511) &^ 511, nil
 }
 
 // relativeTo resolves a backing file's name as QEMU does: beside the image.

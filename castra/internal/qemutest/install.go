@@ -45,6 +45,9 @@ func Install(t testing.TB) (dir string) {
 	if err := os.WriteFile(filepath.Join(dir, biosFile), nil, 0o600); err != nil {
 		t.Fatalf("fake QEMU: %v", err)
 	}
+	if err := writeFirmware(dir); err != nil {
+		t.Fatalf("fake QEMU: %v", err)
+	}
 	t.Cleanup(func() {
 		for _, pid := range Running(t, dir) {
 			end(t, dir, pid)

@@ -43,14 +43,28 @@ type qcow2Header struct {
 // image for tests.
 func WriteImage(t testing.TB, path string, size int64) {
 	t.Helper()
-	if err := writeQcow2(path, uint64(size), ""); err != nil {
+	if err := writeQcow2(path, uint64(size), "", ""); err != nil {
 		t.Fatalf("write image: %v", err)
 	}
 }
 
-// writeQcow2 keeps the inode of a file that is there. backing, a qcow2 too,
-// may be "".
-func writeQcow2(path string, size uint64, backing string) error {
+// WriteRawImage writes an empty raw disk, of holes but for a boot sector's
+// signature, to path.
+func WriteRawImage(t testing.TB, path string, size int64) {
+	t.Helper()
+	sector := make([]byte, 512)
+	copy(sector[510:], "\x55\xaa")
+	err := os.WriteFile(path, sector, 0o644)
+	if err == nil {
+		err = os.Truncate(path, size)
+	}
+	if err != nil {
+		t.Fatalf("write image: %v", err)
+	}
+}
+
+// writeQcow2 keeps the inode of a file that is there. backing may be "".
+func writeQcow2(path string, size uint64, backing, format string) error {
 	perL2 := uint64(clusterSize / 8 * clusterSize)
 	l1 := (size + perL2 - 1) / perL2
 	l1Clusters := (l1*8 + clusterSize - 1) / clusterSize
@@ -61,8 +75,8 @@ func writeQcow2(path string, size uint64, backing string) error {
 	}
 	var ext bytes.Buffer
 	if backing != "" {
-		_ = binary.Write(&ext, binary.BigEndian, []uint32{formatExt, 5})
-		ext.WriteString("qcow2\x00\x00\x00") // padded to 8 bytes
+		_ = binary.Write(&ext, binary.BigEndian, []uint32{formatExt, uint32(len(format))})
+		ext.WriteString(format + "\x00\x00\x00\x00\x00\x00\x00\x00"[len(format):]) // padded to 8 bytes
 	}
 	ext.Write(make([]byte, 8)) // end of the extensions
 	if backing != "" {
@@ -92,4 +106,31 @@ func readHeader(r io.ReaderAt) (qcow2Header, error) {
 		return h, errors.New("not a qcow2")
 	}
 	return h, nil
+}
+
+// backingOf is the path and the format of what a qcow2 writes on top of; "" for none.
+func backingOf(r io.ReaderAt) (path, format string, err error) {
+	h, err := readHeader(r)
+	if err != nil || h.BackingSize == 0 {
+		return "", "", err
+	}
+	name := make([]byte, min(h.BackingSize, 1023))
+	if _, err := r.ReadAt(name, int64(h.BackingOffset)); err != nil {
+		return "", "", err
+	}
+	for at := int64(h.HeaderLength); ; {
+		var head struct{ Kind, Size uint32 }
+		if err := binary.Read(io.NewSectionReader(r, at, 8), binary.BigEndian, &head); err != nil {
+			return "", "", err
+		}
+		switch head.Kind {
+		case 0:
+			return string(name), "", nil
+		case formatExt:
+			text := make([]byte, min(head.Size, 16))
+			_, err := r.ReadAt(text, at+8)
+			return string(name), string(text), err
+		}
+		at += 8 + (int64(head.Size)+7)&^7
+	}
 }

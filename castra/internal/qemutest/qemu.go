@@ -1,6 +1,7 @@
 package qemutest
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -26,6 +27,7 @@ type machine struct {
 	guestSeed   seedData
 	restored    *savedState // that the machine goes on from; nil: none
 	migration   migration
+	variables   *os.File // of UEFI firmware; nil: none that it could write
 	booted      chan struct{}
 	exit        chan int // status to end with
 }
@@ -100,6 +102,9 @@ func (m *machine) start() error {
 	if err := m.takePidfile(); err != nil {
 		return err
 	}
+	if err := m.openFlash(); err != nil {
+		return err
+	}
 	if err := m.powerOn(); err != nil {
 		return err
 	}
@@ -111,8 +116,8 @@ func (m *machine) start() error {
 	if m.network, err = listenNetwork(m); err != nil {
 		return err
 	}
-	for _, path := range m.overlays {
-		if err := openOverlay(path); err != nil {
+	for _, n := range m.overlays {
+		if err := openOverlay(n); err != nil {
 			return err
 		}
 	}
@@ -137,7 +142,14 @@ func (m *machine) powerOn() error {
 	if m.incoming {
 		return m.writeSerial("")
 	}
-	return m.writeSerial("SeaBIOS (fake)\r\nLinux version 6.1.0 (fake)\r\n")
+	firmware := ""
+	switch {
+	case m.flash[0] != nil:
+		firmware = "UEFI firmware (fake)\r\n"
+	case this().goarch == "amd64":
+		firmware = "SeaBIOS (fake)\r\n"
+	}
+	return errors.Join(m.bootByFirmware(), m.writeSerial(firmware+"Linux version 6.1.0 (fake)\r\n"))
 }
 
 // serveGuest starts the guest's servers, unless they come with a saved state.

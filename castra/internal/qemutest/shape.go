@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 )
@@ -23,27 +21,12 @@ type shape struct {
 	Devices []string
 }
 
-// plainShape is the machine of an empty command line.
+// plainShape is the machine of an empty command line; on arm64 there is none.
 func plainShape() shape {
-	s := shape{Machine: machines["pc"], CPU: "qemu64", CPUs: "1", Memory: 128 << 20}
-	if strings.HasSuffix(os.Args[0], "aarch64") {
-		s.Machine, s.CPU = "none", "cortex-a15"
+	if this().goarch == "arm64" {
+		return shape{CPU: "cortex-a15", CPUs: "1", Memory: 128 << 20}
 	}
-	return s
-}
-
-var machines = map[string]string{
-	"none": "none", "pc": "pc-i440fx-7.2", "q35": "pc-q35-7.2", "microvm": "microvm", "virt": "virt-7.2",
-}
-
-// switches are the properties of machines that castra sets to on or off.
-var switches = []string{
-	"acpi", "dump-guest-core", "fd-bootchk", "graphics", "hpet", "i8042", "mem-merge", "pit", "sata", "smbus", "smm", "suppress-vmdesc", "usb",
-	"vmport",
-}
-
-var devices = []string{
-	"virtio-balloon-pci", "virtio-blk-pci", "virtio-net-pci", "virtio-rng-pci", "virtio-scsi-pci", "virtio-serial-pci", "vmgenid",
+	return shape{Machine: this().machines["pc"], CPU: "qemu64", CPUs: "1", Memory: 128 << 20}
 }
 
 // addHardware takes what shapes the machine.
@@ -51,6 +34,8 @@ func (o *options) addHardware(flag, value string) error {
 	switch flag {
 	case "machine", "M":
 		return o.setMachine(value)
+	case "accel":
+		return o.setAccelerator(value)
 	case "cpu":
 		o.shape.CPU = value
 	case "smp":
@@ -73,24 +58,29 @@ func (o *options) addHardware(flag, value string) error {
 var errMachine = errors.New("unsupported machine type\nUse -machine help to list supported machines")
 
 func (o *options) setMachine(value string) error {
-	fields := splitOption(value)
+	fields, t := splitOption(value), this()
 	name := fields[""] + fields["type"]
-	full, known := machines[name]
+	full, known := t.machines[name]
 	switch {
 	case known:
-	case slices.ContainsFunc([]string{"pc-i440fx-", "pc-q35-", "virt-"}, func(p string) bool { return strings.HasPrefix(name, p) }):
+	case slices.ContainsFunc(t.versions, func(p string) bool { return strings.HasPrefix(name, p) }):
 		full = name
 	default:
 		return bare{errMachine}
 	}
-	o.shape.Machine, o.backend, o.shape.Options = full, "", nil
+	o.shape.Machine, o.backend, o.shape.Options, o.flashNames = full, "", nil, [2]string{}
 	for _, key := range slices.Sorted(maps.Keys(fields)) {
 		set := fields[key]
 		switch {
 		case key == "" || key == "type" || key == "accel" || key == "kernel-irqchip":
 		case key == "memory-backend":
 			o.backend = set
-		case !slices.Contains(switches, key):
+		case key == "pflash0" || key == "pflash1":
+			o.flashNames[key[len(key)-1]-'0'] = set
+			o.shape.Options = append(o.shape.Options, key)
+		case key == "gic-version" && t.goarch == "arm64":
+			o.shape.Options = append(o.shape.Options, key+"="+set)
+		case !slices.Contains(t.switches, key) && !slices.Contains(commonSwitches, key):
 			return bare{fmt.Errorf("Property '%s-machine.%s' not found", full, key)} //nolint:staticcheck // QEMU's words
 		case set != "on" && set != "off":
 			return bare{fmt.Errorf("Parameter '%s' expects 'on' or 'off'", key)} //nolint:staticcheck // QEMU's words
@@ -99,6 +89,15 @@ func (o *options) setMachine(value string) error {
 		}
 	}
 	return nil
+}
+
+// setAccelerator takes the first one: the others are for where it fails.
+func (o *options) setAccelerator(value string) error {
+	if o.accelerator != "" {
+		return nil
+	}
+	o.accelerator = splitOption(value)[""]
+	return this().checkAccelerator(o.accelerator)
 }
 
 // bare is an error that QEMU reports without the option it is about.
@@ -128,7 +127,7 @@ func (o *options) addDevice(value string) error {
 		}
 		driver = device.Driver
 	}
-	if !slices.Contains(devices, driver) {
+	if !slices.Contains(commonDevices, driver) && !slices.Contains(this().devices, driver) {
 		return fmt.Errorf("'%s' is not a valid device model name", driver)
 	}
 	o.shape.Devices = append(o.shape.Devices, driver)
@@ -162,12 +161,13 @@ func misfit(section string) error {
 // cpuType is the name of the CPU's class, and what the guest sees of it.
 func (s shape) cpuType() (name string, features any) {
 	model, _, _ := strings.Cut(s.CPU, ",")
-	if filepath.Base(os.Args[0]) == "qemu-system-aarch64" {
-		return model + "-arm-cpu", nil
+	name = model + this().class
+	if this().goarch == "arm64" {
+		return name, nil
 	}
 	word := uint32(0)
 	for _, c := range s.CPU {
 		word = word*31 + uint32(c)
 	}
-	return model + "-x86_64-cpu", []map[string]any{{"cpuid-register": "EDX", "cpuid-input-eax": 1, "features": word}}
+	return name, []map[string]any{{"cpuid-register": "EDX", "cpuid-input-eax": 1, "features": word}}
 }

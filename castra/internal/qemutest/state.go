@@ -35,6 +35,7 @@ type savedState struct {
 	Workload     time.Duration
 	Seed         seedData
 	Files        map[string]savedFile
+	Variables    []byte `json:",omitempty"` // of UEFI firmware
 }
 
 // savedFile is a file in the home of the guest's commands.
@@ -46,7 +47,7 @@ type savedFile struct {
 func (m *machine) encodeState() ([]byte, error) {
 	s := savedState{
 		Shape: m.shape, IgnoreShared: m.migration.ignoresShared(), Status: m.status.get(),
-		Booted: m.hasBooted(), Seed: m.guestSeed,
+		Booted: m.hasBooted(), Seed: m.guestSeed, Variables: m.readVariables(),
 	}
 	ram := m.memory()
 	s.Elsewhere = s.IgnoreShared && ram != nil && ram.share
@@ -190,7 +191,7 @@ func (m *machine) load(f *os.File) error {
 	if err != nil {
 		return err
 	}
-	if err := unpackFiles(dir, s.Files); err != nil {
+	if err := errors.Join(unpackFiles(dir, s.Files), m.writeVariables(s.Variables)); err != nil {
 		return err
 	}
 	m.guest.restore(s)
