@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/google/renameio/v2"
@@ -19,6 +20,9 @@ type Seed struct {
 	User           string   // "root", or a user that is made with sudo rights
 	AuthorizedKeys []string // public keys that may log in as User, without options
 	HostKey        Key      // the guest's SSH host key for this boot
+	// Extra is the project's own user-data, of a kind that Check takes; it adds
+	// to the above and cannot replace it. Empty: none.
+	Extra []byte
 }
 
 var (
@@ -27,18 +31,33 @@ var (
 	idPattern       = regexp.MustCompile(`^[A-Za-z0-9._-]+$`)
 )
 
-// UserData is the cloud-config. It is written so that a shell can read it as
-// well as a YAML parser: one value a line, one list item a line, and the
-// private key as a block.
+// UserData is the cloud-config, with Extra a MIME message of several. It is
+// written so that a shell can read it as well as a YAML parser: one value a
+// line, one list item a line, and the private key as a block. An Extra that
+// Check refuses is left out; Write refuses it.
 func (s Seed) UserData() []byte {
+	if contentType, extra, err := readExtra(s.Extra); len(s.Extra) > 0 && err == nil {
+		return s.multipart(contentType, extra)
+	}
+	return slices.Concat([]byte("#cloud-config\n"), s.settings(), s.logins())
+}
+
+// settings are what only we may say.
+func (s Seed) settings() []byte {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "#cloud-config\nhostname: %s\n", scalar(s.Hostname))
+	fmt.Fprintf(&b, "hostname: %s\n", scalar(s.Hostname))
 	b.WriteString("disable_root: false\nssh_pwauth: false\nssh_deletekeys: true\n")
 	b.WriteString("ssh_keys:\n  ed25519_private: |\n")
 	for line := range strings.Lines(string(s.HostKey.Private)) {
 		fmt.Fprintf(&b, "    %s\n", strings.TrimRight(line, "\r\n"))
 	}
 	fmt.Fprintf(&b, "  ed25519_public: %s\n", bareKey(s.HostKey.Public))
+	return b.Bytes()
+}
+
+// logins are who may log in: lists, which a project may add to.
+func (s Seed) logins() []byte {
+	var b bytes.Buffer
 	indent := ""
 	if s.User != "root" {
 		fmt.Fprintf(&b, "users:\n  - default\n  - name: %s\n", scalar(s.User))
@@ -110,6 +129,9 @@ func (s Seed) check() error {
 	}
 	if _, err := ParseKey(s.HostKey.Private); err != nil {
 		return fmt.Errorf("host key: %w", err)
+	}
+	if len(s.Extra) > 0 {
+		return Check(s.Extra)
 	}
 	return nil
 }
