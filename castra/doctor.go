@@ -7,7 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -16,7 +15,6 @@ import (
 
 	"castra.example/castra/castra/config"
 	"castra.example/castra/castra/internal/host"
-	"castra.example/castra/castra/internal/image"
 	"castra.example/castra/castra/internal/qemu"
 	"castra.example/castra/castra/internal/report"
 )
@@ -79,12 +77,12 @@ func Diagnose(ctx context.Context, o Options) (*Diagnosis, error) {
 		vms, root = project.config.VMs, project.root
 	}
 	checks := []Check{checkArchitecture()}
-	checks = append(checks, checkTools(ctx)...)
+	checks = append(checks, checkGuests(ctx, vms, o)...)
 	checks = append(checks, checkAccelerator(o.Accelerator, runtime.GOOS, qemu.KVMDevice), checkMemory(vms, o.Force))
 	if root != "" {
 		checks = append(checks, checkDisk(root, vms, o.Force))
 	}
-	checks = append(checks, checkState(root, configErr), checkSmall(home, vms),
+	checks = append(checks, checkState(root, configErr), checkImages(home, vms, o), checkSmall(home, vms),
 		Check{"ssh", checkOK, "built in: no program of this computer is needed", ""}, checkConfig(project, configErr))
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -107,46 +105,7 @@ func checkArchitecture() Check {
 	if qemu.Machine(goarch) == "" {
 		return Check{"architecture", checkFault, goarch + " is none that Castra has guests for", "use a computer that is amd64 or arm64"}
 	}
-	return Check{"architecture", checkOK, runtime.GOOS + "/" + goarch + ", and so are the guests", ""}
-}
-
-// checkTools looks for the programs of QEMU and runs each that is there, and
-// for the firmware that comes with them.
-func checkTools(ctx context.Context) []Check {
-	system, systemErr := qemu.FindSystem(goarch)
-	img, imgErr := qemu.FindImg()
-	checks := []Check{checkTool(ctx, "QEMU", system, systemErr, checkFault),
-		// Only building the small guest needs it.
-		checkTool(ctx, "qemu-img", img, imgErr, checkWarning)}
-	if systemErr == nil {
-		checks = append(checks, checkFirmware(ctx, system))
-	}
-	return checks
-}
-
-func checkTool(ctx context.Context, name, path string, err error, otherwise string) Check {
-	var version string
-	if err == nil {
-		version, err = qemu.Version(ctx, path)
-	}
-	return check(name, fmt.Sprintf("%s, %s", version, path), err, otherwise)
-}
-
-func checkFirmware(ctx context.Context, system string) Check {
-	if goarch != "amd64" {
-		return Check{"firmware", checkWarning, "guests of " + goarch + " have no BIOS", "give each [[vms]] a kernel to boot"}
-	}
-	found, err := qemu.FindFirmware(ctx, system)
-	switch {
-	case err != nil:
-		return check("firmware", "", err, checkWarning) // QEMU itself is judged by its version
-	case found.BIOS == "":
-		return Check{"firmware", checkFault, "QEMU finds no SeaBIOS", qemu.SeaBIOS.Install()}
-	case found.UEFI == "":
-		return Check{"firmware", checkOK, found.BIOS + "; no OVMF, which Castra does not use yet", ""}
-	default:
-		return Check{"firmware", checkOK, fmt.Sprintf("%s; OVMF, which Castra does not use yet, is %s", found.BIOS, found.UEFI), ""}
-	}
+	return Check{"architecture", checkOK, runtime.GOOS + "/" + goarch + ", and so are guests that name no arch", ""}
 }
 
 // checkAccelerator is never a fault where nothing was asked for: guests also
@@ -250,37 +209,6 @@ func checkState(root string, configErr error) Check {
 	default:
 		return Check{name, checkOK, root + ", to be made", ""}
 	}
-}
-
-// smallPrograms are those of the host that build the small guest.
-var smallPrograms = []string{"qemu-img", "apt-get", "apt-cache", "dpkg-deb"}
-
-// checkSmall tells whether there is a small guest or one can be made. It is a
-// fault only for a project that wants it.
-func checkSmall(home string, vms []config.VM) Check {
-	const name = "small guest"
-	if base, ok, err := image.Lookup(home, image.Small); home != "" && err == nil && ok {
-		return Check{name, checkOK, base.Path, ""}
-	}
-	unfit := &image.HostError{}
-	if goarch != "amd64" {
-		unfit.Arch = runtime.GOOS + "/" + goarch
-	}
-	for _, program := range smallPrograms {
-		if _, err := exec.LookPath(program); err != nil {
-			unfit.Missing = append(unfit.Missing, program)
-		}
-	}
-	if unfit.Arch == "" && len(unfit.Missing) == 0 {
-		return Check{name, checkOK, "not built yet; up builds it where it is wanted", ""}
-	}
-	state := checkWarning
-	for _, vm := range vms {
-		if vm.Image == image.Small {
-			state = checkFault
-		}
-	}
-	return check(name, "", unfit, state)
 }
 
 // checkConfig tells what castra.toml up would use.

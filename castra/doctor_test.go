@@ -82,7 +82,7 @@ func TestDoctorFindsWhatUpFailsBy(t *testing.T) {
 		{"a file in place of the state", "state", func(w *world, _ *Options) { require.NoError(w, os.WriteFile(w.home, nil, 0o600)) }, "not a directory", "CASTRA_HOME"},
 		{"no absolute CASTRA_HOME", "state", func(_ *world, o *Options) { o.Home = "state" }, "not an absolute path", ""},
 		{"a fault of castra.toml", "castra.toml", func(w *world, _ *Options) { w.configure(patient, vm("web", "cpu_count = 1")) }, "cpu_count", ""},
-		{"faults of castra.toml", "castra.toml", func(w *world, _ *Options) { w.configure(patient, vm("web", "cpu_count = 1", "disk = 1")) }, "and 1 more", ""},
+		{"faults of castra.toml", "castra.toml", func(w *world, _ *Options) { w.configure(patient, vm("web", "cpu_count = 1", "dsk = 1")) }, "and 1 more", ""},
 		{"unreadable castra.toml", "castra.toml", func(w *world, o *Options) { o.Config = w.dir }, "not a regular file", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -140,11 +140,11 @@ func (c *command) takeDown(ctx context.Context, vm string, l qemu.Ladder, reason
 	return done, nil
 }
 
-// reclaim removes what a VM that does not run has left: overlay, seed, socket,
+// reclaim removes what a VM that does not run has left: overlay, seed, firmware's variables, socket,
 // pidfile, record. It tells the bytes given back.
 func (c *command) reclaim(vm string, r workspace.VM, why string) (int64, error) {
 	freed, err := c.discardOverlay(vm, r, why)
-	err = errors.Join(err, c.ws.RemoveOwn(c.ws.Seed(vm)), removeSocket(c.ws, vm))
+	err = errors.Join(err, c.ws.RemoveOwn(c.ws.Seed(vm)), c.ws.RemoveOwn(c.ws.Vars(vm)), removeSocket(c.ws, vm))
 	if gone, pidErr := qemu.RemovePidfile(c.ws.Pidfile(vm)); pidErr != nil || !gone {
 		err = errors.Join(err, fmt.Errorf("pidfile %s is left", c.ws.Pidfile(vm)), pidErr)
 	}

@@ -13,6 +13,7 @@ import (
 	"castra.example/castra/castra/internal/guest"
 	"castra.example/castra/castra/internal/image"
 	"castra.example/castra/castra/internal/qemu"
+	"castra.example/castra/castra/internal/seed"
 	"castra.example/castra/castra/internal/workspace"
 )
 
@@ -112,10 +113,10 @@ func (e *usageError) Error() string { return e.text }
 func (e *usageError) Hint() string  { return e.help }
 
 // Unfit tells that err is of this computer, which lacks what VMs need, and not
-// of the project: QEMU is missing, or the accelerator asked for, or the small
+// of the project: QEMU is missing, or its firmware, or the accelerator asked for, or the small
 // guest cannot be built here.
 func Unfit(err error) bool {
-	return as[*qemu.MissingToolError](err) || as[*qemu.AcceleratorError](err) || as[*image.HostError](err)
+	return as[*qemu.MissingToolError](err) || as[*qemu.AcceleratorError](err) || as[*image.HostError](err) || as[*qemu.MissingFirmwareError](err)
 }
 
 // hint finds the advice of the outermost error that has any.
@@ -198,20 +199,22 @@ func exitStatus(err error) int {
 		return command.Status()
 	case as[*usageError](err), as[*workspace.AmbiguousWorkspaceError](err):
 		return exitUsage
-	case as[config.Faults](err), as[*config.Error](err), as[*ChangedError](err), as[*image.FormatError](err):
+	case as[config.Faults](err), as[*config.Error](err), as[*ChangedError](err), as[*image.FormatError](err), as[*image.MismatchError](err),
+		as[*image.UnknownError](err), as[*image.SidecarError](err), as[*image.UnverifiedError](err), as[*DiskSizeError](err), as[*qemu.SizeError](err), as[*seed.ExtraError](err):
 		return exitConfig
 	case as[*config.NotFoundError](err), as[*UnknownVMError](err), as[*NotRunningError](err), as[*NoForwardError](err),
 		as[*workspace.UnknownWorkspaceError](err), as[*RecordedError](err):
 		return exitNoInput
-	case as[*qemu.MissingToolError](err), as[*qemu.AcceleratorError](err), as[*guest.UnreachableError](err), as[*image.HostError](err), as[*UnfitHostError](err):
+	case as[*qemu.MissingToolError](err), as[*qemu.AcceleratorError](err), as[*guest.UnreachableError](err), as[*image.HostError](err), as[*UnfitHostError](err),
+		as[*qemu.MissingFirmwareError](err), as[*image.FetchError](err):
 		return exitUnavailable
 	case as[*workspace.BusyError](err), as[*RunningError](err), as[*image.BusyError](err):
 		return exitBusy
-	case errors.Is(err, fs.ErrPermission):
+	case errors.Is(err, fs.ErrPermission), as[*image.UnsafeError](err):
 		return exitPermission
 	case as[*workspace.PreflightError](err):
 		return exitCantCreate
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.Is(err, syscall.EIO), as[*RoomError](err):
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.Is(err, syscall.EIO), as[*RoomError](err), as[*image.RoomError](err):
 		return exitIO
 	case errors.Is(err, fs.ErrNotExist):
 		return exitNoInput

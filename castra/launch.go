@@ -44,7 +44,7 @@ func (u *upRun) prepare(ctx context.Context, vms []string) error {
 			return &VMError{Op: "up", VM: vm, Phase: "seed", Err: err}
 		}
 		records = append(records, workspace.VM{
-			Name: vm, Role: p.Role, UUID: p.spec.UUID, BootID: host.BootID(), Accelerator: u.site.accelerator.Name,
+			Name: vm, Role: p.Role, UUID: p.spec.UUID, BootID: host.BootID(), Accelerator: p.spec.Accelerator.Name,
 			Launched: time.Now().UTC(), Settings: p.settings, Health: "booting",
 			Overlay: workspace.Overlay{Path: p.spec.Overlay, BaseImage: p.base.Path},
 			SSH:     workspace.SSH{User: p.SSH.User, Host: loopback, Identity: p.identity, HostKey: key.Public},
@@ -117,13 +117,18 @@ func (u *upRun) launch(ctx context.Context, p vmPlan) (*qemu.Process, error) {
 	if err := makeOverlay(ctx, p); err != nil {
 		return fault("overlay", err)
 	}
-	u.events.Emit(event.OverlayPrepared{VM: p.Name, Path: p.spec.Overlay, BaseImage: p.backing, ElapsedMS: time.Since(began).Milliseconds()})
+	u.events.Emit(event.OverlayPrepared{VM: p.Name, Path: p.spec.Overlay, BaseImage: p.backing.Path, ElapsedMS: time.Since(began).Milliseconds()})
 	r, _ := u.session.get(p.Name)
 	if err := u.writeSeed(p); err != nil {
 		return fault("seed", err)
 	}
 	if err := u.clearRun(p.Name); err != nil {
 		return fault("launch", err)
+	}
+	if p.vars != "" {
+		if err := qemu.MakeVars(p.vars, p.spec.UEFI.Vars); err != nil {
+			return fault("firmware", err)
+		}
 	}
 	r.Start = p.start
 	if err := u.session.put(r); err != nil {
@@ -162,7 +167,7 @@ func makeOverlay(ctx context.Context, p vmPlan) error {
 	if p.copied != "" {
 		return qemu.CopyOverlay(ctx, p.copied, p.spec.Overlay)
 	}
-	return qemu.CreateOverlay(p.backing, p.spec.Overlay)
+	return qemu.CreateOverlay(p.backing, p.size, p.spec.Overlay)
 }
 
 // orExit prefers the end of QEMU as the cause of what failed meanwhile. A
@@ -188,7 +193,7 @@ func (u *upRun) writeSeed(p vmPlan) error {
 	}
 	s := seed.Seed{
 		InstanceID: fmt.Sprintf("%s-%s-%d", u.id, p.Name, time.Now().UnixNano()),
-		Hostname:   p.Name, User: p.SSH.User, AuthorizedKeys: []string{key.Public}, HostKey: hostKey,
+		Hostname:   p.Name, User: p.SSH.User, AuthorizedKeys: []string{key.Public}, HostKey: hostKey, Extra: p.userData,
 	}
 	if u.templates.refusal(p) == "" { // a guest that boots from the disk of a template has been configured already
 		s.InstanceID = fmt.Sprintf("%s-%s", u.id, p.Role)

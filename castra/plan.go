@@ -1,12 +1,15 @@
 package castra
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -16,28 +19,51 @@ import (
 	"castra.example/castra/castra/internal/workspace"
 )
 
-// goarch is the architecture of guests: the host's.
+// goarch is the architecture of this computer, and of guests that name none.
 const goarch = runtime.GOARCH
+
+// archOf is the architecture of a guest.
+func archOf(vm config.VM) string { return cmp.Or(vm.Arch, goarch) }
 
 // site is what a plan depends on besides castra.toml.
 type site struct {
-	layout      workspace.Layout
-	id          string
+	layout    workspace.Layout
+	id        string
+	platforms map[string]platform // by architecture
+	images    map[string]vmImage  // by the VM's name
+	goos      string
+}
+
+// platform is what runs guests of one architecture here.
+type platform struct {
 	system      string // QEMU's program
 	accelerator qemu.Accelerator
-	images      map[string]image.Base // by the VM's name
-	goos        string
+	uefi        qemu.UEFI // with the template of its variables; zero where no VM needs it
+}
+
+// vmImage is what one VM boots from.
+type vmImage struct {
+	image.Base
+	size     int64       // of the disk, in bytes; 0 of an image that is not here yet
+	stored   *image.Disk // of the image store; nil of other files
+	title    string      // what that image is called
+	userData []byte      // of the project
 }
 
 // vmPlan is what `up` does for one VM: the same value that `plan` prints.
 type vmPlan struct {
 	config.VM
 	spec     qemu.Spec
+	arch     string
+	firmware string // bios or uefi; "" boots a kernel
 	base     image.Base
-	backing  string // what the overlay writes on top of: the base image, or the disk of a template
-	memory   string // the memory of a template that goes into one that can be saved again; "" where it is mapped
-	copied   string // the disk of a template that the overlay begins as a copy of; "" otherwise
-	identity string // private key that the guest lets in
+	size     int64        // of the disk that the guest sees, in bytes
+	vars     string       // template of the variables of UEFI firmware; "" with other firmware
+	userData []byte       // of the project
+	backing  qemu.Backing // what the overlay writes on top of: the base image, or the disk of a template
+	memory   string       // the memory of a template that goes into one that can be saved again; "" where it is mapped
+	copied   string       // the disk of a template that the overlay begins as a copy of; "" otherwise
+	identity string       // private key that the guest lets in
 	start    workspace.Start
 	restored string // digest of the bootstrap that the template has run; "" where it has not
 	saved    bool   // it will be made a template when it is ready, after its bootstrap, or both
@@ -47,7 +73,9 @@ type vmPlan struct {
 
 // planVM is the one translation from castra.toml to QEMU. It is pure.
 func planVM(s site, vm config.VM) vmPlan {
-	p := vmPlan{VM: vm, base: s.images[vm.Name], identity: vm.SSH.Identity}
+	img := s.images[vm.Name]
+	p := vmPlan{VM: vm, arch: archOf(vm), base: img.Base, size: max(int64(vm.DiskMiB)<<20, img.size), userData: img.userData, identity: vm.SSH.Identity}
+	host := s.platforms[p.arch]
 	if p.SSH.User == "" {
 		p.SSH.User = p.base.User
 	}
@@ -57,25 +85,50 @@ func planVM(s site, vm config.VM) vmPlan {
 	if p.identity == "" {
 		p.identity = s.layout.Identity()
 	}
-	if vm.Kernel != "" {
+	switch {
+	case vm.Kernel != "":
 		p.base.Kernel, p.base.Initrd, p.base.Append = vm.Kernel, vm.Initrd, vm.Append
+	case vm.Firmware != "": // and not the kernel that comes with the image
+		p.base.Kernel, p.base.Initrd, p.base.Append = "", "", ""
 	}
-	p.backing = p.base.Path
+	p.backing = qemu.Backing{Path: p.base.Path, Format: p.base.Format}
+	p.firmware = firmwareOf(vm, p.base)
 	p.spec = qemu.Spec{
-		Binary: s.system, Dir: s.layout.Root, Name: vm.Name, UUID: uuid(s.layout.Root, vm.Name),
-		Machine: qemu.Machine(goarch), Accelerator: s.accelerator, CPUs: vm.CPUs, MemoryMiB: vm.MemoryMiB,
+		Binary: host.system, Arch: p.arch, Dir: s.layout.Root, Name: vm.Name, UUID: uuid(s.layout.Root, vm.Name),
+		Machine: qemu.Machine(p.arch), Accelerator: host.accelerator, CPUs: vm.CPUs, MemoryMiB: vm.MemoryMiB,
 		Overlay: overlayPath(s, vm), Seed: s.layout.Seed(vm.Name), Forwards: forwards(vm),
 		Pidfile: s.layout.Pidfile(vm.Name), Monitor: s.layout.MonitorName(vm.Name), SerialLog: s.layout.SerialLog(vm.Name),
 		Kernel: p.base.Kernel, Initrd: p.base.Initrd, Append: p.base.Append,
 		Sandbox: s.goos == "linux", Restrict: vm.Network == "isolated", CPU: vm.CPU,
 		// The small guest's kernel has no driver for it, and would spend 20 ms of a restore on being told.
-		GenerationID: goarch == "amd64" && vm.Image != image.Small,
+		GenerationID: p.arch == "amd64" && vm.Image != image.Small,
+	}
+	if p.firmware == "uefi" {
+		p.vars = host.uefi.Vars
+		p.spec.UEFI = host.uefi
+		p.spec.UEFI.Vars = s.layout.Vars(vm.Name)
 	}
 	if vm.Machine != "" {
 		p.spec.Machine = vm.Machine
 	}
 	p.settings = settings(p)
 	return p
+}
+
+// firmwareOf is what the VM boots by: what castra.toml says, else what its image and its architecture need.
+func firmwareOf(vm config.VM, base image.Base) string {
+	switch {
+	case vm.Firmware != "":
+		return vm.Firmware
+	case vm.Kernel != "", base.Kernel != "":
+		return ""
+	case base.Firmware != "":
+		return base.Firmware
+	case archOf(vm) == "amd64":
+		return "bios"
+	default:
+		return "uefi"
+	}
 }
 
 // overlayPath rebases a leading .castra/ into the workspace.
@@ -115,6 +168,10 @@ func settings(p vmPlan) map[string]string {
 		"network":    p.Network,
 		"machine":    p.spec.Machine,
 		"cpu":        p.spec.CPU,
+		"arch":       p.arch,
+		"firmware":   p.firmware,
+		"disk":       strconv.FormatInt(p.size, 10),
+		"user_data":  digestOf(p.userData),
 	}
 	var rules []string
 	for _, f := range p.spec.Forwards {
@@ -122,6 +179,15 @@ func settings(p vmPlan) map[string]string {
 	}
 	m["port_forwards"] = strings.Join(rules, ", ")
 	return m
+}
+
+// digestOf names content that is not to be shown; "" of none.
+func digestOf(b []byte) string {
+	if len(b) == 0 {
+		return ""
+	}
+	sum := sha256.Sum256(b)
+	return "sha256:" + hex.EncodeToString(sum[:])
 }
 
 // uuid tells this VM of this workspace from all others, at every launch the
@@ -135,21 +201,60 @@ func uuid(root, vm string) string {
 	return strings.Join([]string{h[:8], h[8:12], h[12:16], h[16:20], h[20:]}, "-")
 }
 
-// site asks this computer for what a plan needs, on behalf of a verb. Images that have yet to be
-// made are left to make, which may be nil.
-func (p *Project) site(ctx context.Context, verb string, vms []config.VM, make imageMaker) (site, error) {
-	s := site{layout: p.layout(), id: p.id, goos: runtime.GOOS, images: map[string]image.Base{}}
-	var err error
-	if s.system, err = qemu.FindSystem(goarch); err != nil {
-		return s, err
-	}
-	if s.accelerator, err = qemu.ChooseAccelerator(p.options.Accelerator, runtime.GOOS, qemu.KVMDevice); err != nil {
-		return s, err
+// site asks this computer for what a plan needs, on behalf of a verb. Images that are not here yet are brought where get is set.
+func (p *Project) site(ctx context.Context, verb string, vms []config.VM, get bool) (site, error) {
+	s := site{layout: p.layout(), id: p.id, goos: runtime.GOOS, platforms: map[string]platform{}, images: map[string]vmImage{}}
+	for _, vm := range vms { // before any image is fetched
+		if _, known := s.platforms[archOf(vm)]; known {
+			continue
+		}
+		var err error
+		if s.platforms[archOf(vm)], err = p.platform(archOf(vm)); err != nil {
+			return s, err
+		}
 	}
 	for _, vm := range vms {
-		if s.images[vm.Name], err = p.baseImage(ctx, vm, make); err != nil {
+		img, err := p.vmImage(ctx, vm, get)
+		if err == nil {
+			s.images[vm.Name] = img
+			err = s.findUEFI(ctx, vm)
+		}
+		if err != nil {
 			return s, &VMError{Op: verb, VM: vm.Name, Err: err}
 		}
 	}
 	return s, nil
+}
+
+func (p *Project) platform(arch string) (platform, error) {
+	var h platform
+	var err error
+	if h.system, err = qemu.FindSystem(arch); err != nil {
+		return h, err
+	}
+	h.accelerator, err = qemu.ChooseAcceleratorFor(p.options.Accelerator, runtime.GOOS, goarch, arch, qemu.KVMDevice)
+	return h, err
+}
+
+// findUEFI looks for the firmware once, where a VM needs it.
+func (s *site) findUEFI(ctx context.Context, vm config.VM) error {
+	arch := archOf(vm)
+	h := s.platforms[arch]
+	if firmwareOf(vm, s.images[vm.Name].Base) != "uefi" || h.uefi != (qemu.UEFI{}) {
+		return nil
+	}
+	var err error
+	h.uefi, err = qemu.FindUEFI(ctx, h.system, arch)
+	s.platforms[arch] = h
+	return err
+}
+
+// emulated tells of the first accelerator that is none.
+func (s *site) emulated() (qemu.Accelerator, bool) {
+	for _, arch := range slices.Sorted(maps.Keys(s.platforms)) {
+		if a := s.platforms[arch].accelerator; a.Emulated() {
+			return a, true
+		}
+	}
+	return qemu.Accelerator{}, false
 }

@@ -37,7 +37,7 @@ type VMPlan struct {
 }
 
 // Plan tells what Up would do with the same options, and touches nothing. An image that Up would
-// have to make first has an empty path.
+// have to fetch or build first has an empty path.
 func (p *Project) Plan(ctx context.Context, o UpOptions) (*ProjectPlan, error) {
 	if p.fault != nil {
 		return nil, p.fault
@@ -50,13 +50,16 @@ func (p *Project) Plan(ctx context.Context, o UpOptions) (*ProjectPlan, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := p.site(ctx, "plan", vms, nil)
+	s, err := p.site(ctx, "plan", vms, false)
 	if err != nil {
 		return nil, err
 	}
 	t, fault := p.openTemplates(true)
-	plan := &ProjectPlan{Workspace: p.id, Root: p.root, Accelerator: s.accelerator.Name, VMs: []VMPlan{}}
+	plan := &ProjectPlan{Workspace: p.id, Root: p.root, VMs: []VMPlan{}}
 	for _, vm := range vms {
+		if plan.Accelerator == "" {
+			plan.Accelerator = s.platforms[archOf(vm)].accelerator.Name
+		}
 		plan.VMs = append(plan.VMs, t.plan(ctx, planVM(s, vm), modes[vm.Name], fault))
 	}
 	return plan, nil
@@ -98,7 +101,7 @@ func (p *ProjectPlan) write(w io.Writer) error {
 	for _, vm := range p.VMs {
 		image := vm.BaseImage
 		if image == "" {
-			image = "(made first)"
+			image = "(fetched or built first)"
 		}
 		fmt.Fprintf(&b, "\n%s\n  start       %s: %s\n  base image  %s\n  overlay     %s\n  seed        %s\n  bootstrap   %s\n  command     cd %s && %s",
 			vm.Name, vm.Start, vm.StartReason, image, vm.Overlay, vm.Seed, vm.Bootstrap, word(vm.Dir), word(vm.Command[0]))

@@ -19,6 +19,9 @@ import (
 // start with.
 const diskPerVM = 256 << 20
 
+// flashOfVirt is what the two flashes of QEMU's machine virt take of the host's memory, in bytes.
+const flashOfVirt = 128 << 20
+
 // PortError says: the host port of a forward cannot be listened on, most often
 // since another process holds it.
 type PortError struct {
@@ -79,6 +82,9 @@ func (u *upRun) preflight(ctx context.Context, missing []string) error {
 	for _, vm := range missing {
 		p := u.plans[vm]
 		memory += uint64(p.MemoryMiB) << 20
+		if p.firmware == "uefi" && p.arch == "arm64" {
+			memory += flashOfVirt
+		}
 		for _, f := range p.Forwards {
 			faults = append(faults, u.checkPort(ctx, vm, f))
 		}

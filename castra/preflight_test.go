@@ -87,30 +87,12 @@ func TestBadBaseImages(t *testing.T) {
 
 func withBackingFile(t *testing.T, path string) {
 	qemutest.WriteImage(t, path+".below", 1<<20)
-	require.NoError(t, qemu.CreateOverlay(path+".below", path))
+	require.NoError(t, qemu.CreateOverlay(qemu.Backing{Path: path + ".below", Format: "qcow2"}, 0, path))
 }
 
 func isFile(path string) bool {
 	st, err := os.Stat(path)
 	return err == nil && st.Mode().IsRegular()
-}
-
-func TestNoImageAtAll(t *testing.T) {
-	w := newWorld(t, patient, "[[vms]]\nname = \"web\"\nmemory = \"64 MiB\"")
-	err := w.refusedUp(UpOptions{})
-	require.ErrorAs(t, err, new(*NoImageError))
-	require.Contains(t, explain(err), "CASTRA_QCOW")
-
-	o := w.options()
-	o.BaseImage = w.base // what CASTRA_QCOW sets
-	require.NoError(t, w.openWith(o).Up(t.Context(), UpOptions{}))
-	w.down()
-
-	qemutest.WriteImage(t, w.layout().DefaultImage(), 1<<20)
-	w.up()
-	require.Equal(t, w.layout().DefaultImage(), w.session().VMs["web-0"].Overlay.BaseImage)
-	w.down()
-	w.cleanSlate()
 }
 
 // A state root that cannot be made or must not be used.

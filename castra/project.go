@@ -33,6 +33,9 @@ type Options struct {
 	Accelerator string
 	// BaseImage is the base image of VMs that name none.
 	BaseImage string
+	// ImageMirror is the URL of a directory from which images of the catalogue are fetched, by the names of their files; https, http or
+	// file, since their digests decide. "" fetches each from where it is published.
+	ImageMirror string
 	// Force turns checks of memory and disk room into warnings, and lets
 	// Clean and Prune stop running VMs first.
 	Force bool

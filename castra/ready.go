@@ -53,6 +53,10 @@ func (u *upRun) awaitReady(ctx context.Context, p vmPlan, proc *qemu.Process) (*
 	if err != nil {
 		return nil, u.fault(p.Name, fmt.Sprintf("boot: no SSH after %s", time.Since(r.Launched).Round(100*time.Millisecond)), err)
 	}
+	if err := u.configured(ctx, p, client); err != nil {
+		client.Close()
+		return nil, u.fault(p.Name, "boot", err)
+	}
 	if err := u.markReady(p, r); err != nil {
 		client.Close()
 		return nil, err

@@ -23,8 +23,10 @@ import (
 // Up starts the project's VMs and bootstraps them.
 // It makes the workspace, an overlay and a seed for each VM that does not run,
 // and leaves alone what runs as configured.
+// Images that are not here yet are fetched or built first.
 // CASTRA_BOOTSTRAP (skip, auto, always, or web=always,db=skip) overrides the
 // bootstrap mode; CASTRA_QCOW is the image of VMs that name none;
+// CASTRA_IMAGE_MIRROR is a URL to fetch the images of the catalogue from;
 // CASTRA_FORCE=1 goes on with too little memory or disk; CASTRA_SYNTHETIC=1
 // makes up a project of one VM where there is no castra.toml.
 func Up(ctx context.Context) error {
@@ -202,6 +204,17 @@ func Prune(
 	return exit(errors.Join(gone.write(os.Stdout), err))
 }
 
+// Images lists what VMs can boot from.
+// It shows the images that castra.toml can name and those that are here, and
+// changes nothing.
+func Images(
+	ctx context.Context,
+	json *bool, // print JSON (default: a table)
+) error {
+	images, err := ListImages(ctx, Environment())
+	return exit(show(err, images, json, images.write))
+}
+
 // Init writes castra.toml, a magefile and a bootstrap script.
 // It writes into the directory and keeps files that are there.
 func Init(
@@ -227,8 +240,8 @@ func Doctor(
 // and flags, and printing. Nothing below looks like a target to mage.
 
 // Environment is the options that the targets take from CASTRA_CONFIG,
-// CASTRA_HOME, CASTRA_ACCEL, CASTRA_QCOW, CASTRA_FORCE, CASTRA_SYNTHETIC,
-// CASTRA_WARM and CASTRA_TEMPLATES_MAX, for Go code that is to act as they do.
+// CASTRA_HOME, CASTRA_ACCEL, CASTRA_QCOW, CASTRA_IMAGE_MIRROR, CASTRA_FORCE,
+// CASTRA_SYNTHETIC, CASTRA_WARM and CASTRA_TEMPLATES_MAX, for Go code that is to act as they do.
 // Open refuses what makes no sense.
 func Environment() Options {
 	o := Options{
@@ -236,6 +249,7 @@ func Environment() Options {
 		Home:        os.Getenv("CASTRA_HOME"),
 		Accelerator: os.Getenv("CASTRA_ACCEL"),
 		BaseImage:   os.Getenv("CASTRA_QCOW"),
+		ImageMirror: os.Getenv("CASTRA_IMAGE_MIRROR"),
 		Force:       os.Getenv("CASTRA_FORCE") == "1",
 		Synthetic:   os.Getenv("CASTRA_SYNTHETIC") == "1",
 		Warm:        warmOf(os.Getenv("CASTRA_WARM")),

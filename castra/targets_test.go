@@ -49,7 +49,7 @@ func TestTargetSet(t *testing.T) {
 		require.True(t, f.IsContext, f.Name)
 		names = append(names, f.Name)
 	}
-	require.ElementsMatch(t, []string{"Up", "Down", "Clean", "Status", "Ports", "Plan", "Logs", "Bus", "SSH", "Exec", "Copy", "Within", "Prune", "Init", "Doctor"}, names)
+	require.ElementsMatch(t, []string{"Up", "Down", "Clean", "Status", "Ports", "Plan", "Logs", "Bus", "SSH", "Exec", "Copy", "Within", "Prune", "Images", "Init", "Doctor"}, names)
 	require.Nil(t, info.DefaultFunc)
 	require.Empty(t, info.Aliases)
 }
@@ -92,5 +92,5 @@ func TestTargetDocs(t *testing.T) {
 		lines := fset.Position(f.Body.Rbrace).Line - fset.Position(f.Body.Lbrace).Line - 1
 		require.LessOrEqual(t, lines, bodyLines, f.Name.Name)
 	}
-	require.Equal(t, 15, targets, "all targets are in targets.go")
+	require.Equal(t, 16, targets, "all targets are in targets.go")
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"runtime"
+	"strconv"
 	"sync"
 	"time"
 
@@ -67,6 +68,8 @@ func (t *templates) refusal(p vmPlan) string {
 		return t.off
 	case !p.Warm:
 		return "warm = false"
+	case p.arch != goarch:
+		return "templates are of guests of this computer's architecture"
 	case p.SSH.Host != "":
 		return "its SSH is not reached through a forward of ours"
 	default:
@@ -169,15 +172,15 @@ func (t *templates) ingredients(ctx context.Context, p vmPlan, stage warm.Stage,
 
 // alike is the same for VMs that will be restored from one ready template, as far as can be told without reading their images.
 func alike(p vmPlan) string {
-	return fmt.Sprintf("%q", append(p.spec.Shape(), p.Role, p.base.Path, p.spec.Kernel, p.spec.Initrd, p.SSH.User, p.identity))
+	return fmt.Sprintf("%q", append(p.spec.Shape(), p.Role, p.base.Path, p.spec.Kernel, p.spec.Initrd, p.SSH.User, p.identity, strconv.FormatInt(p.size, 10), digestOf(p.userData)))
 }
 
 // outline is the ingredients of the ready stage but for what a running QEMU has to tell.
 func (t *templates) outline(ctx context.Context, p vmPlan) (in warm.Ingredients, why string, err error) {
 	in = warm.Ingredients{
-		Stage: warm.Ready, Owner: p.Role, Append: p.spec.Append, BasePath: p.base.Path, OverlayFormat: "qcow2", Arch: goarch,
-		Accelerator: p.spec.Accelerator.Name, HostCPU: host.CPU(), Firmware: "bios",
-		CPUs: p.CPUs, MemoryMiB: p.MemoryMiB, Devices: p.spec.Shape(), User: p.SSH.User,
+		Stage: warm.Ready, Owner: p.Role, Append: p.spec.Append, BasePath: p.base.Path, OverlayFormat: "qcow2", Arch: p.arch,
+		Accelerator: p.spec.Accelerator.Name, HostCPU: host.CPU(), Firmware: p.firmware,
+		CPUs: p.CPUs, MemoryMiB: p.MemoryMiB, Devices: p.spec.Shape(), User: p.SSH.User, OverlayBytes: p.size, UserData: digestOf(p.userData),
 	}
 	if t.disk {
 		in.Devices = append(in.Devices, "disk only")
@@ -185,16 +188,13 @@ func (t *templates) outline(ctx context.Context, p vmPlan) (in warm.Ingredients,
 	for _, file := range []struct {
 		path   string
 		digest *string
-	}{{p.base.Path, &in.BaseImage}, {p.spec.Kernel, &in.Kernel}, {p.spec.Initrd, &in.Initrd}} {
+	}{{p.base.Path, &in.BaseImage}, {p.spec.Kernel, &in.Kernel}, {p.spec.Initrd, &in.Initrd}, {p.spec.UEFI.Code, &in.FirmwareCode}} {
 		if file.path == "" {
 			continue
 		}
 		if *file.digest, err = t.digest(ctx, file.path); err != nil {
 			return in, "", err
 		}
-	}
-	if in.OverlayBytes, err = qemu.DiskSize(p.base.Path); err != nil {
-		return in, "", err
 	}
 	for _, key := range []struct {
 		path   string
@@ -249,7 +249,7 @@ func (t *templates) apply(p vmPlan, w way, bootstrap string) vmPlan {
 	case p.saved: // a template that is made of it must not depend on this one, which may be evicted first
 		p.copied = w.template.Disk()
 	default:
-		p.backing = w.template.Disk()
+		p.backing = qemu.Backing{Path: w.template.Disk(), Format: "qcow2"}
 	}
 	p.spec.RAM.Shared = p.saved && !t.disk
 	if w.Kind == startRAM {
@@ -277,8 +277,8 @@ func (t *templates) saves(p vmPlan, w way, bootstrap string) bool {
 
 // bootSlots is how many guests may boot at once. Emulated CPUs that share a core only make each other late;
 // a restored guest has next to nothing to do.
-func bootSlots(a qemu.Accelerator, vms int) int {
-	if a.Emulated() {
+func bootSlots(emulated bool, vms int) int {
+	if emulated {
 		return runtime.NumCPU()
 	}
 	return max(vms, 1)

@@ -54,7 +54,7 @@ func (p *Project) Up(ctx context.Context, o UpOptions) error {
 	if err != nil {
 		return err
 	}
-	s, err := p.site(ctx, "up", vms, p.makeImage)
+	s, err := p.site(ctx, "up", vms, true)
 	if err != nil {
 		return err
 	}
@@ -81,7 +81,9 @@ func (p *Project) Up(ctx context.Context, o UpOptions) error {
 	if u.templates, err = p.openTemplates(false); err != nil {
 		c.warn("", fmt.Sprintf("VMs boot cold: %v", err), hint(err))
 	}
-	u.queue = newQueue(bootSlots(s.accelerator, len(vms)))
+	u.placeImages(ctx)
+	_, emulated := s.emulated()
+	u.queue = newQueue(bootSlots(emulated, len(vms)))
 	ctx, cancel := beforeDeadline(ctx)
 	defer cancel()
 	summary, err := u.run(ctx)
@@ -238,7 +240,7 @@ func (u *upRun) start(ctx context.Context, missing, unready []string) error {
 	if err := u.record(ctx, missing); err != nil {
 		return err
 	}
-	if a := u.site.accelerator; a.Emulated() && len(missing) > 0 {
+	if a, emulated := u.site.emulated(); emulated && len(missing) > 0 {
 		u.events.Emit(event.Message{Level: "info", Text: fmt.Sprintf("no hardware acceleration (%s): guests are emulated, and waits are %g times as long", a.Reason, emulationFactor)})
 	}
 	ctx, stop := context.WithCancelCause(ctx)

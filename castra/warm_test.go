@@ -230,11 +230,17 @@ func TestWhatMakesAnotherTemplate(t *testing.T) {
 		"memory": {func(w *world) {
 			w.configure(patient, strings.Replace(vm("web"), "64 MiB", "80 MiB", 1))
 		}, false, "memory_mib"},
-		"cpus":    {func(w *world) { w.configure(patient, strings.Replace(vm("web"), "cpus = 1", "cpus = 2", 1)) }, false, "cpus"},
-		"cpu":     {func(w *world) { w.configure(patient, vm("web", `cpu = "qemu64"`)) }, false, ""},
-		"machine": {func(w *world) { w.configure(patient, vm("web", `machine = "pc"`)) }, false, ""},
-		"network": {func(w *world) { w.configure(patient, vm("web", `network = "isolated"`)) }, false, "devices"},
-		"user":    {func(w *world) { w.configure(patient, vm("web", "[vms.ssh]", `user = "dev"`)) }, false, "user"},
+		"cpus":     {func(w *world) { w.configure(patient, strings.Replace(vm("web"), "cpus = 1", "cpus = 2", 1)) }, false, "cpus"},
+		"cpu":      {func(w *world) { w.configure(patient, vm("web", `cpu = "qemu64"`)) }, false, ""},
+		"machine":  {func(w *world) { w.configure(patient, vm("web", `machine = "pc"`)) }, false, ""},
+		"network":  {func(w *world) { w.configure(patient, vm("web", `network = "isolated"`)) }, false, "devices"},
+		"user":     {func(w *world) { w.configure(patient, vm("web", "[vms.ssh]", `user = "dev"`)) }, false, "user"},
+		"firmware": {func(w *world) { w.configure(patient, vm("web", `firmware = "uefi"`)) }, false, "firmware"},
+		"disk":     {func(w *world) { w.configure(patient, vm("web", `disk = "1 GiB"`)) }, false, "overlay_bytes"},
+		"user data": {func(w *world) {
+			w.write("user-data", "#cloud-config\npackages: [vim]\n")
+			w.configure(patient, vm("web", `user_data = "user-data"`))
+		}, false, "user_data"},
 		"base image moved": {func(w *world) {
 			require.NoError(w, os.Rename(w.base, w.base+".moved"))
 			w.configure(patient, strings.Replace(vm("web"), "base.qcow2", "base.qcow2.moved", 1))

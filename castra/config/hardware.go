@@ -25,13 +25,29 @@ func hardware(t *table, vm *VM) {
 			t.fault("cpu", fmt.Sprintf("%q is no name of a CPU", shorten(s)), `write a name that QEMU lists with -cpu help, such as "max"`)
 		}
 	}
+	vm.Arch = architecture(t)
 	switch s, ok := t.str("firmware"); {
 	case !ok:
-	case s == "uefi":
-		t.fault("firmware", "this version of Castra boots by BIOS only", `write "bios", or remove it`)
-	case s == "", s == "bios":
+	case s == "uefi" && t.has("kernel"):
+		t.fault("firmware", "kernel is given too, and is booted without firmware", "keep one of the two")
+	case s == "bios" && vm.Arch == "arm64":
+		t.fault("firmware", "guests of aarch64 have no BIOS", `write "uefi", or remove it`)
+	case s == "", s == "bios", s == "uefi":
 		vm.Firmware = s
 	default:
-		t.fault("firmware", fmt.Sprintf("%q is none of bios, uefi", shorten(s)), `write "bios", or remove it`)
+		t.fault("firmware", fmt.Sprintf("%q is none of bios, uefi", shorten(s)), "write one of them, or remove it")
 	}
+}
+
+// architectures are the names that people use, and Go's.
+var architectures = map[string]string{"": "", "x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
+
+// architecture is that of the guest, as Go calls it; "" for that of the host.
+func architecture(t *table) string {
+	s, _ := t.str("arch")
+	goarch, ok := architectures[s]
+	if !ok {
+		t.fault("arch", fmt.Sprintf("%q is none of x86_64, aarch64", shorten(s)), "write one of them, or remove it for that of this computer")
+	}
+	return goarch
 }

@@ -51,8 +51,8 @@ func (l *loader) override(t *table, vm *VM) {
 	if s, ok := t.str("description"); ok {
 		vm.Description = s
 	}
-	if base := l.baseImage(t); t.has("base_image") {
-		vm.BaseImage, vm.Image = base, ""
+	if base, address, digest := l.baseImage(t); t.has("base_image") {
+		vm.BaseImage, vm.BaseURL, vm.Checksum, vm.Image = base, address, digest, ""
 	}
 	if overlay := l.overlay(t); t.has("overlay") {
 		vm.Overlay = overlay

@@ -95,16 +95,17 @@ func TestEverything(t *testing.T) {
 	}, p.VMs[1])
 	require.Equal(t, VM{
 		Name: "db-0", Role: "db", Description: "the only one", BaseImage: in("base.qcow2"), Overlay: in("disks/db.qcow2"), CPUs: 1, MemoryMiB: 65, Line: 32,
+		Checksum: "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", DiskMiB: 3 << 19, UserData: in("key"), Arch: "amd64",
 		Network: "isolated", Machine: "pc-q35-7.2", CPU: "qemu64,-svm", Firmware: "bios",
 		Kernel: in("vmlinuz"), Initrd: in("initrd.img"), Append: "console=ttyS0",
-		Forwards: []Forward{{HostIP: "0.0.0.0", HostPort: 2222, GuestPort: 2022, Protocol: "tcp", Line: 47}},
+		Forwards: []Forward{{HostIP: "0.0.0.0", HostPort: 2222, GuestPort: 2022, Protocol: "tcp", Line: 51}},
 		SSH:      SSH{User: "admin", Identity: in("key"), Port: 2022},
 		Bootstrap: Bootstrap{Mode: "auto", Script: in("setup.sh"), Payload: in("payload"), HandshakeTimeout: 9 * time.Second, RemoteDir: "/srv/db",
 			Env: map[string]string{"STAGE": "prod", "PASSWORD": "pa$word"}, VerifyCommand: `test -n "$HOME" && echo $$ ${UNSET}`, VerifyPath: "/etc/ready"},
 	}, p.VMs[2])
 	require.Len(t, p.Warnings, 2)
 	require.Equal(t, file+":8: project.features.enable_vm_vizier: there is no vizier any more", p.Warnings[0].Error())
-	require.Equal(t, file+":50: vms[1].port_forwards[0].host_ip: other computers can reach the forward on 0.0.0.0", p.Warnings[1].Error())
+	require.Equal(t, file+":54: vms[1].port_forwards[0].host_ip: other computers can reach the forward on 0.0.0.0", p.Warnings[1].Error())
 	p.VMs[0].Forwards[0].HostPort, p.VMs[0].Bootstrap.Env["STAGE"] = 1, "x"
 	require.Equal(t, 0, p.VMs[1].Forwards[0].HostPort, "replicas share nothing")
 	require.Equal(t, "test", p.VMs[1].Bootstrap.Env["STAGE"], "replicas share nothing")

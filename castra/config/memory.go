@@ -24,6 +24,11 @@ var memoryUnits = map[string]float64{"": 1, "m": 1, "mb": 1, "mib": 1, "g": 1024
 // a unit) or G, GB, GiB (2^30 bytes). Spaces around it, and one before the
 // unit, are allowed. At least 64 MiB, at most 16 TiB.
 func ParseMemory(v any) (mib int, err error) {
+	return parseSize(v, "memory", memoryUnits, minMemoryMiB, "64 MiB")
+}
+
+// parseSize reads a size of something as ParseMemory does, with these units.
+func parseSize(v any, what string, units map[string]float64, least float64, leastText string) (mib int, err error) {
 	var size float64
 	switch v := v.(type) {
 	case int:
@@ -34,14 +39,14 @@ func ParseMemory(v any) (mib int, err error) {
 		m := memoryPattern.FindStringSubmatch(strings.Trim(v, " \t"))
 		unit, known := 0.0, false
 		if m != nil {
-			unit, known = memoryUnits[strings.ToLower(m[2])]
+			unit, known = units[strings.ToLower(m[2])]
 		}
 		if !known {
-			return 0, fmt.Errorf("%q is no size of memory", shorten(v))
+			return 0, fmt.Errorf("%q is no size of %s", shorten(v), what)
 		}
 		number, err := strconv.ParseFloat(m[1], 64)
 		if err != nil {
-			return 0, fmt.Errorf("%q is no size of memory", shorten(v))
+			return 0, fmt.Errorf("%q is no size of %s", shorten(v), what)
 		}
 		size = number * unit
 	default:
@@ -50,8 +55,25 @@ func ParseMemory(v any) (mib int, err error) {
 	if size != math.Trunc(size) {
 		return 0, fmt.Errorf("%v is not a whole number of MiB", v)
 	}
-	if size < minMemoryMiB || size > maxMemoryMiB {
-		return 0, fmt.Errorf("%v is out of range: at least 64 MiB, at most 16 TiB", v)
+	if size < least || size > maxMemoryMiB {
+		return 0, fmt.Errorf("%v is out of range: at least %s, at most 16 TiB", v, leastText)
 	}
 	return int(size), nil
+}
+
+const diskForms = `write "10 GiB", "1 TiB" or 10240 (MiB); G, GB and GiB are the same, and so are M, MB and MiB, and T, TB and TiB`
+
+var diskUnits = map[string]float64{"": 1, "m": 1, "mb": 1, "mib": 1, "g": 1 << 10, "gb": 1 << 10, "gib": 1 << 10, "t": 1 << 20, "tb": 1 << 20, "tib": 1 << 20}
+
+// disk is the size in MiB that the guest sees of its disk; 0 where none is given.
+func disk(t *table) int {
+	v, ok := t.value("disk")
+	if !ok {
+		return 0
+	}
+	mib, err := parseSize(v, "a disk", diskUnits, 1, "1 MiB")
+	if err != nil {
+		t.fault("disk", err.Error(), diskForms)
+	}
+	return mib
 }

@@ -70,6 +70,7 @@ func (l *loader) checkOverlays() {
 		}
 		use(vm.Bootstrap.Payload, "bootstrap", "payload")
 		use(vm.BaseImage, "base_image", "base image")
+		use(vm.UserData, "user_data", "user_data")
 	}
 	const help = "give the overlay a path of its own, or leave it out"
 	owners := map[string]int{}

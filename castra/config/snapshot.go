@@ -88,7 +88,7 @@ func (w *writer) secs(key string, d time.Duration) { w.line("%s = %d", key, d/ti
 // of them has that boots from no base_image of its own.
 func (w *writer) role(replicas []VM) {
 	vm := replicas[0]
-	if i := slices.IndexFunc(replicas, func(vm VM) bool { return vm.BaseImage == "" }); i >= 0 {
+	if i := slices.IndexFunc(replicas, func(vm VM) bool { return vm.BaseImage == "" && vm.BaseURL == "" }); i >= 0 {
 		vm = replicas[i]
 	}
 	w.line("\n[[vms]]")
@@ -100,7 +100,12 @@ func (w *writer) role(replicas []VM) {
 	}
 	w.str("description", vm.Description)
 	w.str("image", vm.Image)
-	w.path("base_image", vm.BaseImage)
+	w.base(vm)
+	if vm.DiskMiB > 0 {
+		w.line(`disk = "%d MiB"`, vm.DiskMiB)
+	}
+	w.path("user_data", vm.UserData)
+	w.str("arch", vm.Arch)
 	w.line("cpus = %d", vm.CPUs)
 	w.line(`memory = "%d MiB"`, vm.MemoryMiB)
 	w.line("warm = %t", vm.Warm)
@@ -128,6 +133,12 @@ func (w *writer) overlay(vm VM) {
 	} else {
 		w.str("overlay", vm.Overlay)
 	}
+}
+
+func (w *writer) base(vm VM) {
+	w.path("base_image", vm.BaseImage)
+	w.str("base_image", vm.BaseURL)
+	w.str("checksum", vm.Checksum)
 }
 
 func (w *writer) forwards(all []Forward) {
@@ -170,8 +181,8 @@ func (w *writer) instance(role, vm VM) {
 	if vm.Description != role.Description {
 		i.line("description = %s", quote(vm.Description))
 	}
-	if vm.BaseImage != role.BaseImage {
-		i.path("base_image", vm.BaseImage)
+	if vm.BaseImage != role.BaseImage || vm.BaseURL != role.BaseURL || vm.Checksum != role.Checksum {
+		i.base(vm)
 	}
 	i.overlay(vm)
 	if vm.CPUs != role.CPUs {

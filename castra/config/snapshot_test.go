@@ -112,10 +112,10 @@ func drawProject(rt *rapid.T) string {
 			count = rapid.IntRange(1, 4).Draw(rt, "count")
 			fmt.Fprintf(&b, "count = %d\n", count)
 		}
-		b.WriteString(some(rt, "description = \"\"\"two\nlines \\u007f\"\"\"\n") + some(rt, "image = \"small\"\n", "base_image = \"disk.qcow2\"\n"))
+		b.WriteString(some(rt, "description = \"\"\"two\nlines \\u007f\"\"\"\n") + some(rt, "image = \"small\"\n", "image = \"debian-13\"\n", "base_image = \"disk.qcow2\"\n", fmt.Sprintf("base_image = \"https://example.org/a%%20b?c.qcow2\"\nchecksum = \"sha512:%0128x\"\n", 7)))
 		b.WriteString(some(rt, fmt.Sprintf("overlay = \".castra/%s.qcow2\"\n", name), fmt.Sprintf("overlay = \"x/%s\"\n", name)))
-		b.WriteString(some(rt, "cpus = 7\n") + some(rt, "warm = false\n", "warm = true\n") + some(rt, "memory = \"1.5 GiB\"\n") + some(rt, "network = \"isolated\"\n") + some(rt, "machine = \"pc\"\n") + some(rt, "cpu = \"max,+x\"\n") + some(rt, "firmware = \"bios\"\n"))
-		b.WriteString(some(rt, "kernel = \"key\"\ninitrd = \"key\"\nappend = \"a=\\\"b\\\" c\"\n"))
+		b.WriteString(some(rt, "cpus = 7\n") + some(rt, "warm = false\n", "warm = true\n") + some(rt, "memory = \"1.5 GiB\"\n") + some(rt, "network = \"isolated\"\n") + some(rt, "machine = \"pc\"\n") + some(rt, "cpu = \"max,+x\"\n") + some(rt, "disk = 20480\n") + some(rt, "user_data = \"key\"\n") + some(rt, "arch = \"x86_64\"\n"))
+		b.WriteString(some(rt, "kernel = \"key\"\ninitrd = \"key\"\nappend = \"a=\\\"b\\\" c\"\n", "firmware = \"uefi\"\n", "firmware = \"bios\"\n"))
 		b.WriteString(some(rt, "port_forwards = [{ guest = 80 }, { guest = 53, protocol = \"udp\", host_ip = \"0.0.0.0\" }]\n"))
 		b.WriteString(some(rt, "ssh.port = 2022\n") + some(rt, "ssh.identity = \"key\"\n"))
 		b.WriteString(some(rt, "bootstrap = { script = \"run.sh\", payload = \"payload\", verify_command = 'a \"b\" $c', verify_path = \"/x\", env.B = \"2\" }\n", "bootstrap.script = \"setup/run.sh\"\n"))
@@ -125,7 +125,7 @@ func drawProject(rt *rapid.T) string {
 			}
 			port++
 			fmt.Fprintf(&b, "[[vms.instances]]\nid = \"%s-%d\"\n", name, i)
-			b.WriteString(some(rt, "description = \"\"\n", "description = \"x\"\n") + some(rt, "base_image = \"other.qcow2\"\n"))
+			b.WriteString(some(rt, "description = \"\"\n", "description = \"x\"\n") + some(rt, "base_image = \"other.qcow2\"\n", fmt.Sprintf("base_image = \"https://example.org/o\"\nchecksum = \"sha256:%064x\"\n", 9)))
 			b.WriteString(some(rt, fmt.Sprintf("overlay = \".castra/o%d.qcow2\"\n", port), fmt.Sprintf("overlay = \"o%d\"\n", port)))
 			b.WriteString(some(rt, "cpus = 1\n") + some(rt, "memory = 64\n"))
 			b.WriteString(some(rt, "port_forwards = []\n", fmt.Sprintf("port_forwards = [{ host = %d, guest = 80 }]\n", port)))

@@ -31,6 +31,11 @@ type VM struct {
 	Index       int
 	Description string
 	BaseImage   string // absolute; "" where none is given
+	BaseURL     string // https; "" where none is given
+	Checksum    string // of BaseImage or BaseURL, "sha512:…" or "sha256:…"; "" where none is given, never for BaseURL
+	DiskMiB     int    // what the guest sees of its disk; 0: as large as the base image
+	UserData    string // absolute path of the project's own user-data; "" where none is given
+	Arch        string // of the guest, amd64 or arm64; "" for the host's
 	Image       string // name of an image; "" where none is given
 	Overlay     string // "" for the default; ".castra/…" as written; else absolute
 	CPUs        int    // default 2
@@ -39,7 +44,7 @@ type VM struct {
 	Network     string // user (default) or isolated: no way out of the guest
 	Machine     string // QEMU's name; "" for the default
 	CPU         string // QEMU's name of a model; "" for the default
-	Firmware    string // "" for the default, or bios
+	Firmware    string // "" for the image's, or bios, or uefi
 	SSH         SSH
 	Bootstrap   Bootstrap
 	Warm        bool   // default true; never true where the project's is false

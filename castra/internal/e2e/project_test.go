@@ -196,6 +196,8 @@ func (p *project) must(args ...string) result {
 
 type vmStatus struct {
 	Name, State, SSH, Accelerator, Bootstrap, Problem string
+	Start                                             string
+	StartReason                                       string `json:"start_reason"`
 	PID                                               int
 	Forwards                                          []struct {
 		HostIP    string `json:"host_ip"`

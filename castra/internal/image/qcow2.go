@@ -5,29 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
-	"os"
-
-	"golang.org/x/sys/unix"
 )
-
-// Info is what the header of a qcow2 file says.
-type Info struct {
-	Version     uint32
-	VirtualSize uint64 // bytes
-}
-
-// FormatError says: the file is not a disk that Castra may boot.
-type FormatError struct {
-	Path   string
-	Reason string
-	Help   string
-}
-
-func (e *FormatError) Error() string { return fmt.Sprintf("base image %s: %s", e.Path, e.Reason) }
-
-// Hint says what to do next.
-func (e *FormatError) Hint() string { return e.Help }
 
 // The qcow2 header, as QEMU's docs/interop/qcow2.txt lays it out.
 const (
@@ -40,60 +18,21 @@ const (
 	extensionEnd      = 0
 	extensionDataFile = 0x44415441
 
+	minClusterBits = 9
+	maxClusterBits = 21
+
 	maxVirtualSize = 16 << 40
-	maxHeader      = 64 << 10
 )
 
 var qcow2Magic = []byte("QFI\xfb")
 
-// Inspect reads the header of the qcow2 at path. It refuses, with a
-// *FormatError, what is not a qcow2, and one that names another file (backing
-// file or data file) or is encrypted: QEMU would open that file of the host
-// for the guest.
-func Inspect(path string) (Info, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return Info{}, fmt.Errorf("base image: %w", err)
-	}
-	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return Info{}, fmt.Errorf("base image: %w", err)
-	}
-	if !st.Mode().IsRegular() {
-		return Info{}, &FormatError{path, "not a regular file", "give the path of a qcow2 file"}
-	}
-	head, err := io.ReadAll(io.LimitReader(f, maxHeader))
-	if err != nil {
-		return Info{}, fmt.Errorf("base image %s: %w", path, err)
-	}
-	info, err := parseHeader(head)
-	if err != nil {
-		return Info{}, describe(path, head, err)
-	}
-	return info, nil
-}
-
-var errNotQcow2 = errors.New("not a qcow2 image")
-
-func describe(path string, head []byte, err error) error {
-	const convert = "qemu-img convert -O qcow2 makes a plain qcow2 of it"
-	switch {
-	case len(head) == 0:
-		return &FormatError{path, "the file is empty", "fetch or build the image again"}
-	case errors.Is(err, errNotQcow2) && bytes.HasPrefix(bytes.TrimSpace(head), []byte("<")):
-		return &FormatError{path, "not a qcow2 image but a page of HTML or XML", "fetch the image again; the server sent an error page"}
-	default:
-		return &FormatError{path, err.Error(), convert}
-	}
-}
-
+// parseHeader reads the first bytes of a qcow2, up to maxHeader of them.
 func parseHeader(b []byte) (Info, error) {
 	if len(b) < headerV2Length || !bytes.Equal(b[:4], qcow2Magic) {
-		return Info{}, errNotQcow2
+		return Info{}, errors.New("its header is cut short")
 	}
 	be := binary.BigEndian
-	info := Info{Version: be.Uint32(b[4:]), VirtualSize: be.Uint64(b[24:])}
+	info := Info{Format: FormatQcow2, Version: be.Uint32(b[4:]), VirtualSize: be.Uint64(b[24:])}
 	if info.Version != 2 && info.Version != 3 {
 		return Info{}, fmt.Errorf("qcow2 of version %d, and Castra knows 2 and 3", info.Version)
 	}
@@ -109,6 +48,9 @@ func parseHeader(b []byte) (Info, error) {
 	}
 	if info.VirtualSize == 0 || info.VirtualSize > maxVirtualSize {
 		return Info{}, fmt.Errorf("its disk size of %d bytes is out of range", info.VirtualSize)
+	}
+	if bits := be.Uint32(b[20:]); bits < minClusterBits || bits > maxClusterBits {
+		return Info{}, fmt.Errorf("its clusters of 2^%d bytes are out of range", bits)
 	}
 	if info.Version == 3 {
 		return info, checkV3(b)
@@ -149,5 +91,5 @@ func checkExtensions(b []byte, at int) error {
 		}
 		at += 8 + (n+7)&^7
 	}
-	return nil
+	return errors.New("its header extensions do not end")
 }

@@ -75,7 +75,7 @@ func TestInspectTakesPlainImages(t *testing.T) {
 	require.NoError(t, os.WriteFile(path, header(), 0o600))
 	info, err := Inspect(path)
 	require.NoError(t, err)
-	require.Equal(t, Info{Version: 3, VirtualSize: 1 << 20}, info)
+	require.Equal(t, Info{Format: FormatQcow2, Version: 3, VirtualSize: 1 << 20}, info)
 }
 
 func TestInspectNoFile(t *testing.T) {

@@ -3,6 +3,8 @@ package image
 import (
 	"os"
 	"path/filepath"
+	"runtime"
+	"strings"
 	"testing"
 
 	"github.com/gofrs/flock"
@@ -14,7 +16,7 @@ func guests(t *testing.T) (home string, in func(string) string) {
 	t.Helper()
 	home = t.TempDir()
 	in = func(name string) string { return filepath.Join(home, "guests", name) }
-	current, ok, err := Lookup(home, Small)
+	current, ok, err := Lookup(home, Small, runtime.GOARCH)
 	require.NoError(t, err)
 	require.False(t, ok)
 	dir := filepath.Dir(current.Path)
@@ -34,7 +36,7 @@ func guests(t *testing.T) (home string, in func(string) string) {
 
 func TestAllAndRemove(t *testing.T) {
 	home, in := guests(t)
-	current, ok, err := Lookup(home, Small)
+	current, ok, err := Lookup(home, Small, runtime.GOARCH)
 	require.NoError(t, err)
 	require.True(t, ok)
 
@@ -109,4 +111,105 @@ func TestAllWhereNothingIs(t *testing.T) {
 		require.NoError(t, err)
 		require.Zero(t, freed)
 	}
+}
+
+func TestDownloadedImagesAreStored(t *testing.T) {
+	o, home := newOrigin(t), newHome(t)
+	body := diskBytes(1, 100_000)
+	s := o.put("disk.img", body)
+	d, err := Ensure(t.Context(), home, s, Report{})
+	require.NoError(t, err)
+	images := filepath.Join(home, "images")
+	in := func(names ...string) string { return filepath.Join(append([]string{images}, names...)...) }
+	key := func(c string) string { return "sha512-" + strings.Repeat(c, 32) }
+	for _, file := range []string{
+		in(key("1"), "download.part"), in(key("1"), "download.part.json"), in(key("1"), "lock"), in(key("2"), "unpack.part"),
+		in(key("3"), "disk.qcow2"), in(key("3"), "notes.txt"), in("mine", "disk.qcow2"), in(".gone-0123456789abcdef", "disk.qcow2"), in("sha512-abc", "disk.raw"),
+	} {
+		require.NoError(t, os.MkdirAll(filepath.Dir(file), 0o700))
+		require.NoError(t, os.WriteFile(file, make([]byte, 10_000), 0o600))
+	}
+	require.NoError(t, os.Symlink(in(key("1")), in(key("4"))))
+	require.NoError(t, os.WriteFile(in(key("5")), nil, 0o600))
+
+	all, err := All(home)
+	require.NoError(t, err)
+	own := filepath.Base(filepath.Dir(d.Path))
+	byName := map[string]Stored{}
+	for _, s := range all {
+		require.GreaterOrEqual(t, s.Bytes, int64(10_000))
+		s.Bytes = 0
+		byName[s.Name] = s
+	}
+	require.Equal(t, map[string]Stored{
+		own:                      {Name: own, Path: in(own), Disk: d.Path},
+		key("1"):                 {Name: key("1"), Path: in(key("1"))},
+		key("2"):                 {Name: key("2"), Path: in(key("2"))},
+		".gone-0123456789abcdef": {Name: ".gone-0123456789abcdef", Path: in(".gone-0123456789abcdef")},
+	}, byName)
+
+	place := filepath.Join(t.TempDir(), "a.qcow2")
+	require.NoError(t, Place(t.Context(), d, place))
+	for _, s := range all {
+		freed, err := Remove(home, s)
+		require.NoError(t, err)
+		require.NoDirExists(t, s.Path)
+		if s.Name == own {
+			require.Less(t, freed, int64(len(body)), "a workspace has the disk still")
+		} else {
+			require.GreaterOrEqual(t, freed, int64(10_000))
+		}
+		freed, err = Remove(home, s)
+		require.NoError(t, err, "what is gone is no error")
+		require.Zero(t, freed)
+	}
+	for _, name := range []string{key("3"), key("4"), key("5"), "mine", "sha512-abc", "../images"} {
+		_, err := Remove(home, Stored{Name: name, Path: in(name)})
+		if keyName.MatchString(name) {
+			require.Error(t, err, name)
+		}
+	}
+	require.NoError(t, os.Remove(in(key("4"))))
+	got, err := os.ReadFile(place)
+	require.NoError(t, err)
+	require.Equal(t, body, got)
+	require.FileExists(t, in(key("3"), "notes.txt"))
+	require.FileExists(t, in("mine", "disk.qcow2"))
+	all, err = All(home)
+	require.NoError(t, err)
+	require.Empty(t, all)
+	_, err = Ensure(t.Context(), home, s, Report{})
+	require.NoError(t, err)
+}
+
+func TestRemoveDuringADownload(t *testing.T) {
+	o, home := newOrigin(t), newHome(t)
+	d, err := Ensure(t.Context(), home, o.put("disk.img", diskBytes(1, 10_000)), Report{})
+	require.NoError(t, err)
+	dir := filepath.Dir(d.Path)
+	l := flock.New(filepath.Join(dir, lockName))
+	require.NoError(t, l.Lock())
+	_, err = Remove(home, Stored{Name: filepath.Base(dir), Path: dir})
+	var busy *BusyError
+	require.ErrorAs(t, err, &busy)
+	require.NotEmpty(t, busy.Hint())
+	require.ErrorContains(t, err, "is being fetched")
+	require.FileExists(t, d.Path)
+	require.NoError(t, l.Unlock())
+	_, err = Remove(home, Stored{Name: filepath.Base(dir), Path: dir})
+	require.NoError(t, err)
+	require.NoDirExists(t, dir)
+}
+
+// The catalogue's own images are told from others.
+func TestCurrentImages(t *testing.T) {
+	home := newHome(t)
+	key, err := catalogue[0].From("").key()
+	require.NoError(t, err)
+	require.NoError(t, os.MkdirAll(filepath.Join(home, "images", key), 0o700))
+	require.NoError(t, os.Chmod(filepath.Join(home, "images"), 0o700))
+	all, err := All(home)
+	require.NoError(t, err)
+	require.Len(t, all, 1)
+	require.True(t, all[0].Current)
 }

@@ -52,8 +52,8 @@ func clip(s string, width int) string {
 	return s
 }
 
-// shorten is clip that shows that something is missing.
-func shorten(s string, width int) string {
+// Shorten cuts s to a width in columns of a terminal, and shows that something is missing.
+func Shorten(s string, width int) string {
 	if columns(s) <= width {
 		return s
 	}

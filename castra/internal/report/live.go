@@ -93,7 +93,7 @@ func (t *text) block(now time.Time) []string {
 	}
 	for _, key := range slices.Sorted(maps.Keys(t.gauges)) {
 		if g := t.gauges[key]; g.live {
-			gauges = append(gauges, t.liveLine(g.vm, g.bar(t.o.Width-1-columns(t.margin(g.vm)))))
+			gauges = append(gauges, t.liveLine(g.vm, g.bar(now, t.o.Width-1-columns(t.margin(g.vm)))))
 		}
 	}
 	block := append(t.atMost(waits), t.atMost(gauges)...)

@@ -19,6 +19,7 @@ type gauge struct {
 	done, total int64 // total 0: unknown
 	live        bool  // it is in the live block
 	began, told time.Time
+	from        int64 // done at began: what an earlier command had done tells nothing of the pace
 }
 
 // image tells how far an image is: each phase when it begins; then a bar on a
@@ -26,15 +27,38 @@ type gauge struct {
 func (t *text) image(now time.Time, e event.ImageProgress) {
 	key := "image " + e.Image
 	old := t.gauges[key]
-	g := gauge{head: key + ": " + e.Phase, done: e.Done, total: e.Total, told: now}
+	g := gauge{head: key + ": " + e.Phase, done: e.Done, total: e.Total, began: now, told: now, from: e.Done}
+	if old.head == g.head {
+		g.began, g.from = old.began, min(old.from, e.Done)
+	}
 	g.live = t.o.Width > 0 && (g.total > 0 || g.done > 0)
 	if !g.live && !t.o.Verbose && old.head == g.head && now.Sub(old.told) < lineEvery {
 		return
 	}
+	if !g.live && old.head == g.head {
+		g.told = now
+	}
 	t.gauges[key] = g
 	if !g.live {
-		t.put("", phrase(e))
+		l := phrase(e)
+		l.rest += g.pace(now)
+		t.put("", l)
 	}
+}
+
+// pace is ", 12 MiB/s, 40 s left": how fast the work goes, and until when. "" where that cannot be told yet.
+func (g gauge) pace(now time.Time) string {
+	took := now.Sub(g.began)
+	if took < time.Second || g.done <= g.from {
+		return ""
+	}
+	rate := float64(g.done-g.from) / took.Seconds()
+	s := ", " + Bytes(int64(rate)) + "/s"
+	if g.total > g.done {
+		left := time.Duration(float64(g.total-g.done) / rate * float64(time.Second))
+		s += ", " + Duration(max(left.Round(time.Second), time.Second)) + " left"
+	}
+	return s
 }
 
 // verified ends an image's progress. What was done at once needs no line.
@@ -88,17 +112,24 @@ func percent(done, total int64) int64 {
 	return int64(100 * float64(min(max(done, 0), total)) / float64(total))
 }
 
-// bar is "image x: download, 42 %, 21 MiB of 50 MiB   [####....]", where the
+// bar is "image x: download, 42 %, 21 MiB of 50 MiB   [####....]  3 MiB/s, 10 s left", where the
 // width allows it. The numbers come first: a long head is cut. They get a fixed
-// room, so that the bar stands still.
-func (g gauge) bar(width int) string {
-	numbers := amount(g.done, g.total)
-	head := shorten(flat(g.head), max(width-columns(numbers), 0))
+// room, so that the bar stands still; it goes before the pace does.
+func (g gauge) bar(now time.Time, width int) string {
+	numbers, pace := amount(g.done, g.total), g.pace(now)
+	head := Shorten(flat(g.head), max(width-columns(numbers)-columns(pace), 0))
 	s := pad(head+numbers, columns(head)+28)
 	room := min(maxBar, width-columns(s)-3)
+	tail := strings.TrimPrefix(pace, ",")
+	if tail != "" {
+		room = min(room, width-columns(s)-3-paceColumns)
+	}
 	if room < 8 || g.total <= 0 {
-		return head + numbers
+		return head + numbers + pace
 	}
 	full := room * int(percent(g.done, g.total)) / 100
-	return s + " [" + strings.Repeat("#", full) + strings.Repeat(".", room-full) + "]"
+	return s + " [" + strings.Repeat("#", full) + strings.Repeat(".", room-full) + "]" + tail
 }
+
+// paceColumns is the room for a pace, so that the bar stands still.
+const paceColumns = 26

@@ -46,9 +46,11 @@ type Ingredients struct {
 	CPU         string `json:"cpu"`
 	Accelerator string `json:"accelerator"`
 	HostCPU     string `json:"host_cpu"`
-	Firmware    string `json:"firmware"`
-	CPUs        int    `json:"cpus"`
-	MemoryMiB   int    `json:"memory_mib"`
+	Firmware    string `json:"firmware"` // bios, uefi, or "" where a kernel is booted
+	// FirmwareCode is the digest of the file that holds UEFI firmware.
+	FirmwareCode string `json:"firmware_code"`
+	CPUs         int    `json:"cpus"`
+	MemoryMiB    int    `json:"memory_mib"`
 	// Devices are QEMU's device options in order, without host paths and host
 	// ports.
 	Devices []string `json:"devices"`
@@ -58,6 +60,7 @@ type Ingredients struct {
 	User          string `json:"user"`
 	AuthorizedKey string `json:"authorized_key"`
 	HostKey       string `json:"host_key"`
+	UserData      string `json:"user_data"` // digest of the project's own part; "" where there is none
 
 	// Where Bootstrapped: the digest of what has run, and the directory in the guest that it ran in.
 	Bootstrap string `json:"bootstrap"`

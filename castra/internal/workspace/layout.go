@@ -42,6 +42,9 @@ func (l Layout) Images() string { return l.join(imagesName) }
 // DefaultImage is the base image of VMs that name none.
 func (l Layout) DefaultImage() string { return l.join(imagesName, "alpine-minimal.qcow2") }
 
+// ImageLink is a link to an image of the store: by its name, or the beginning of its digest.
+func (l Layout) ImageLink(name, format string) string { return l.join(imagesName, name+"."+format) }
+
 // Contains tells that path lies in the workspace.
 func (l Layout) Contains(path string) bool {
 	rel, err := filepath.Rel(l.Root, path)
@@ -84,6 +87,9 @@ func (l Layout) EventLog() string { return l.join(logsName, "events.jsonl") }
 func (l Layout) Overlay(id, vm string) string {
 	return l.join(overlaysName, id+"-overlay-"+vm+".qcow2")
 }
+
+// Vars is vm's copy of the variables that UEFI firmware keeps.
+func (l Layout) Vars(vm string) string { return l.join(overlaysName, vm+"-vars.fd") }
 
 // Seed is vm's NoCloud seed.
 func (l Layout) Seed(vm string) string { return l.join(overlaysName, vm+"-seed.iso") }

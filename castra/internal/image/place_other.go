@@ -1,0 +1,14 @@
+//go:build !linux
+
+package image
+
+import (
+	"errors"
+	"os"
+)
+
+// reflink is not known here.
+func reflink(_, _ *os.File) error { return errors.ErrUnsupported }
+
+// born is not known here.
+func born(*os.File) int64 { return 0 }
