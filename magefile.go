@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/magefile/mage/mg"
 	"github.com/magefile/mage/sh"
@@ -20,7 +21,7 @@ import (
 	//mage:import bench
 	_ "castra.example/castra/mage/bench"
 	//mage:import guest
-	_ "castra.example/castra/mage/guest"
+	"castra.example/castra/mage/guest"
 )
 
 // linter is run as a program of its own: in go.mod its hundreds of modules
@@ -63,11 +64,14 @@ func DemoDown(ctx context.Context) error {
 // Test sets up what the tests need and runs them all, real QEMU included.
 // CASTRA_TEST_REQUIRE_QEMU=1, which it sets, turns skipped guests into failures.
 func Test(ctx context.Context) error {
-	if err := setup.Ensure(ctx, os.Stderr, append(setup.Compiler, setup.QEMU...)...); err != nil {
+	if err := setup.Ensure(ctx, os.Stderr, slices.Concat(setup.Compiler, setup.QEMU, setup.Machines)...); err != nil {
+		return err
+	}
+	if err := guest.Debian(ctx); err != nil { // before, so that its minutes are in no test's
 		return err
 	}
 	env := map[string]string{"CASTRA_TEST_REQUIRE_QEMU": "1", "CGO_ENABLED": "1"}
-	return sh.RunWithV(env, "go", "test", "-race", "-timeout=25m", "./...")
+	return sh.RunWithV(env, "go", "test", "-race", "-timeout=30m", "./...")
 }
 
 // Lint runs go vet and golangci-lint.

@@ -147,13 +147,16 @@ func (p *Project) storedImage(ctx context.Context, src image.Source, known image
 	return vmImage{Base: known, size: int64(disk.VirtualSize), stored: &disk, title: src.Title()}, nil
 }
 
-// imageReport tells of the work on an image.
+// imageReport tells of the work on an image, but not of what is done at once.
 func (p *Project) imageReport(name string) image.Report {
+	began := time.Now()
 	return image.Report{
 		Progress: func(phase string, done, total int64) {
-			p.say(event.ImageProgress{Image: name, Phase: phase, Done: done, Total: total})
+			if time.Since(began) > reportEvery || phase == "downloading" {
+				p.say(event.ImageProgress{Image: name, Phase: phase, Done: done, Total: total})
+			}
 		},
-		Waiting: func(what string) { p.say(event.ImageProgress{Image: name, Phase: what}) },
+		Waiting: func(what string) { p.say(event.ImageProgress{Image: name, Phase: "waiting for " + what}) },
 	}
 }
 

@@ -86,9 +86,9 @@ func (l *ImageList) write(w io.Writer) error {
 		name := i.Name
 		switch {
 		case name == "" && i.URL != "":
-			name = report.Shorten(i.URL, 34)
+			name = report.Shorten(i.URL, 26)
 		case name == "":
-			name = "(a download that was broken off)"
+			name = "(a broken-off download)"
 		case i.Default:
 			name += " (default)"
 		}
@@ -104,7 +104,11 @@ func (l *ImageList) write(w io.Writer) error {
 		case i.Name == image.Small:
 			state = "to be built"
 		}
-		rows = append(rows, []string{name, i.Arch, i.User, i.Firmware, size, state})
+		firmware := i.Firmware
+		if firmware == "" && i.Name != "" {
+			firmware = "either"
+		}
+		rows = append(rows, []string{name, i.Arch, i.User, firmware, size, state})
 	}
 	if err := report.Table(w, []string{"image", "arch", "user", "firmware", "size", "state"}, rows); err != nil {
 		return err

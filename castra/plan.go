@@ -213,9 +213,16 @@ func (p *Project) site(ctx context.Context, verb string, vms []config.VM, get bo
 			return s, err
 		}
 	}
+	looked := map[string]vmImage{} // replicas need not be looked at twice
 	for _, vm := range vms {
-		img, err := p.vmImage(ctx, vm, get)
+		key := fmt.Sprintf("%q", []string{archOf(vm), vm.Image, vm.BaseImage, vm.BaseURL, vm.Checksum, vm.UserData, strconv.Itoa(vm.DiskMiB)})
+		img, known := looked[key]
+		var err error
+		if !known {
+			img, err = p.vmImage(ctx, vm, get)
+		}
 		if err == nil {
+			looked[key] = img
 			s.images[vm.Name] = img
 			err = s.findUEFI(ctx, vm)
 		}

@@ -1,5 +1,5 @@
-// Package guest has the targets that build and show the small guest, which the
-// tests of this repository boot.
+// Package guest has the targets that build and show the guests that the tests
+// of this repository boot: the small one, and a Debian.
 package guest
 
 import (
@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"castra.example/castra/castra"
+	"castra.example/castra/mage/guest/debian"
+	"castra.example/castra/mage/setup"
 )
 
 // Build makes the small guest, unless it is there already.
@@ -56,6 +58,31 @@ func Info(ctx context.Context) error {
 	for _, p := range m.Packages {
 		fmt.Printf("package      %s %s  sha256:%.16s...\n", p.Name, p.Version, p.SHA256)
 	}
+	return nil
+}
+
+// Debian makes a Debian with real cloud-init, systemd and OpenSSH from packages.
+// It takes a Debian on amd64, two minutes, 1.5 GB of room while it builds, and
+// root or user namespaces (uidmap) with fakeroot. It installs what is missing.
+func Debian(ctx context.Context) error {
+	began := time.Now()
+	if err := setup.Ensure(ctx, os.Stderr, append(setup.Debian(), setup.QEMU...)...); err != nil {
+		return err
+	}
+	home, err := debian.Home()
+	if err != nil {
+		return err
+	}
+	g, err := debian.Ensure(ctx, home, os.Stderr)
+	if err != nil {
+		return err
+	}
+	m, err := debian.ReadManifest(g.Manifest)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("%s (%s)\n", g.Disk, time.Since(began).Round(10*time.Millisecond))
+	fmt.Printf("%.1f MB, %d packages, cloud-init %s, built in %.0f s\n", float64(m.Bytes)/1e6, len(m.Packages), m.Packages["cloud-init"], m.Seconds)
 	return nil
 }
 
