@@ -68,7 +68,7 @@ func (p *Project) baseImage(ctx context.Context, vm config.VM, get bool) (vmImag
 	case vm.Image != "":
 		entry, err := image.Named(vm.Image, arch)
 		if err != nil {
-			return vmImage{}, err
+			return vmImage{}, p.unknownImage(vm, err)
 		}
 		return p.catalogueImage(ctx, entry, get)
 	case vm.BaseURL != "":
@@ -84,6 +84,19 @@ func (p *Project) baseImage(ctx context.Context, vm config.VM, get bool) (vmImag
 	default:
 		return p.defaultImage(ctx, arch, get)
 	}
+}
+
+// unknownImage says where castra.toml names an image that there is not, and what may be meant.
+func (p *Project) unknownImage(vm config.VM, err error) error {
+	var unknown *image.UnknownError
+	if !errors.As(err, &unknown) || p.config == nil {
+		return err
+	}
+	e := &config.Error{File: p.config.File, Line: vm.Line, Key: "image", Problem: err.Error(), Help: hint(err)}
+	if near := config.Nearest(vm.Image, unknown.Known); near != "" {
+		e.Help = fmt.Sprintf("did you mean %q?", near)
+	}
+	return e
 }
 
 // fileImage is a disk of the user's, compared with its digest where there is one.

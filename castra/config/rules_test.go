@@ -343,6 +343,13 @@ func TestSuggestions(t *testing.T) {
 }
 
 // TestNoGoTypes: faults speak of TOML alone.
+func TestNearestNames(t *testing.T) {
+	known := []string{"alpine-3.23", "debian-13", "fedora-44", "small", "ubuntu-24.04"}
+	for name, want := range map[string]string{"debain-13": "debian-13", "Debian-13": "debian-13", "debian": "debian-13", "alpine": "alpine-3.23", "smal": "small", "windows": "", "": ""} {
+		require.Equal(t, want, Nearest(name, known), name)
+	}
+}
+
 func TestNoGoTypes(t *testing.T) {
 	goldens, err := filepath.Glob("testdata/faults/*.golden")
 	require.NoError(t, err)

@@ -32,6 +32,7 @@ var places = map[string]string{
 	"cpus": "[[vms]]", "memory": "[[vms]]", "count": "[[vms]]", "image": "[[vms]]", "base_image": "[[vms]]", "overlay": "[[vms]]",
 	"kernel": "[[vms]]", "initrd": "[[vms]]", "append": "[[vms]]", "port_forwards": "[[vms]]",
 	"network": "[[vms]]", "firmware": "[[vms]]", "machine": "[[vms]]", "cpu": "[[vms]]", "checksum": "[[vms]]", "instances": "[[vms]]",
+	"disk": "[[vms]]", "user_data": "[[vms]]", "arch": "[[vms]]",
 
 	"guest": "[[vms.port_forwards]]", "host": "[[vms.port_forwards]]", "host_ip": "[[vms.port_forwards]]", "protocol": "[[vms.port_forwards]]",
 
@@ -40,14 +41,18 @@ var places = map[string]string{
 	"script": "[vms.bootstrap]", "payload": "[vms.bootstrap]", "verify_command": "[vms.bootstrap]", "verify_path": "[vms.bootstrap]",
 }
 
-// nearest is the known name that key was most likely meant to be: at most two
-// letters away, or the beginning of one another. "" where there is none.
 func nearest(key string, known []string) string {
+	return Nearest(strings.NewReplacer("-", "_", " ", "_").Replace(key), known)
+}
+
+// Nearest is the known name that was most likely meant: at most two letters
+// away, or the beginning of one another. "" where there is none.
+func Nearest(name string, known []string) string {
 	const tooFar, longest = 3, 40
-	if len(key) > longest {
+	if len(name) > longest {
 		return ""
 	}
-	folded := strings.ToLower(strings.NewReplacer("-", "_", " ", "_").Replace(key))
+	folded := strings.ToLower(name)
 	best, least := "", tooFar
 	for _, name := range known {
 		d := distance(folded, name)

@@ -8,9 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// clockGrain is how long a file must have been left alone for its times to
+// ClockGrain is how long a file must have been left alone for its times to
 // tell a later write from an earlier one.
-const clockGrain = 2 * time.Second
+const ClockGrain = 2 * time.Second
 
 // Identity changes whenever a file is written to, replaced or copied: nobody
 // but root can set a ctime.
@@ -34,6 +34,6 @@ func Identify(f *os.File) (Identity, error) {
 // Settled tells that the file had been left alone for long enough at a time
 // for every write since to show in its identity.
 func (i Identity) Settled(at time.Time) bool {
-	begun := at.Add(-clockGrain).UnixNano()
+	begun := at.Add(-ClockGrain).UnixNano()
 	return i.MtimeNsec < begun && i.CtimeNsec < begun
 }

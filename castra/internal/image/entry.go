@@ -42,9 +42,6 @@ func (e *UnknownError) Hint() string {
 	if len(e.others) > 0 {
 		return "it exists for " + strings.Join(e.others, " and ") + " only: use a guest of that architecture, or another image"
 	}
-	if near := nearest(e.Name, e.Known); near != "" {
-		return fmt.Sprintf("did you mean %q?", near)
-	}
 	return "mage images lists those that there are; any other one goes by base_image, a path or an https URL with its checksum"
 }
 
@@ -107,37 +104,4 @@ func DefaultEntry(arch string) (Entry, error) {
 func (e Entry) From(mirror string) Source {
 	d, _ := digest.Parse(e.Digest) // a test looks at each
 	return Source{Name: e.Name, URL: e.URL, Digest: d, Size: e.Size, Mirror: mirror}
-}
-
-// nearest is the one of known that name was most likely meant to be, "" where
-// none is near.
-func nearest(name string, known []string) string {
-	best, bound := "", 1+len(name)/3
-	for _, k := range known {
-		if d := distance(strings.ToLower(name), k); d < bound || strings.HasPrefix(k, name+"-") && best == "" {
-			best, bound = k, min(d, bound)
-		}
-	}
-	return best
-}
-
-// distance counts the bytes to insert, remove or replace to make b of a.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			change := diagonal
-			if a[i] != b[j] {
-				change++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(change, row[j+1]+1, row[j]+1)
-		}
-	}
-	return row[len(b)]
 }

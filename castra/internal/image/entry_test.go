@@ -46,10 +46,10 @@ func TestUnknownNames(t *testing.T) {
 	t.Cleanup(func() { catalogue = kept })
 	catalogue = []Entry{{Name: "debian-13", Arch: "amd64"}, {Name: "debian-13", Arch: "arm64"}, {Name: "debian-12", Arch: "amd64"}, {Name: "alpine-3.23", Arch: "amd64"}, {Name: "pc-only", Arch: "amd64"}}
 	for name, c := range map[string]struct{ arch, says, hint string }{
-		"debian-14": {"amd64", "no such image; known: alpine-3.23, debian-12, debian-13, pc-only, small", `did you mean "debian-1`},
-		"Debian-13": {"amd64", "no such image", `did you mean "debian-13"?`},
-		"alpine":    {"amd64", "no such image", `did you mean "alpine-3.23"?`},
-		"smal":      {"arm64", "known: debian-13, small", `did you mean "small"?`},
+		"debian-14": {"amd64", "no such image; known: alpine-3.23, debian-12, debian-13, pc-only, small", "mage images"},
+		"Debian-13": {"amd64", "no such image", "mage images"},
+		"alpine":    {"amd64", "no such image", "mage images"},
+		"smal":      {"arm64", "known: debian-13, small", "mage images"},
 		"windows":   {"amd64", "no such image", "mage images"},
 		"":          {"amd64", "no such image", "mage images"},
 		"pc-only":   {"arm64", "not there for aarch64", "it exists for x86_64 only"},

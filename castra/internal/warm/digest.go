@@ -14,20 +14,17 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"castra.example/castra/castra/internal/host"
 )
 
-const (
-	// cacheEntries is how many entries a cache keeps.
-	cacheEntries = 256
-	// clockGrain is how long a file must have been left alone for its times to
-	// tell a later write from an earlier one.
-	clockGrain = 2 * time.Second
-)
+// cacheEntries is how many entries a cache keeps.
+const cacheEntries = 256
 
 // digestEntry is what is remembered of a file of the host.
 type digestEntry struct {
-	Identity identity `json:"identity"`
-	Digest   string   `json:"digest"`
+	Identity host.Identity `json:"identity"`
+	Digest   string        `json:"digest"`
 }
 
 // Digest is "sha256:…" of the regular file at path, symlinks followed. It is
@@ -48,7 +45,7 @@ func (s *Store) digest(ctx context.Context, path string) (string, error) {
 
 // sum tells also whether the digest is new and can be remembered: a file that was written a
 // moment ago could be written again without its times telling.
-func (s *Store) sum(ctx context.Context, path string) (sum string, id identity, settled bool, err error) {
+func (s *Store) sum(ctx context.Context, path string) (sum string, id host.Identity, settled bool, err error) {
 	f, id, err := openAny(path)
 	if err != nil {
 		return "", id, false, err
@@ -57,19 +54,19 @@ func (s *Store) sum(ctx context.Context, path string) (sum string, id identity, 
 	if sum, ok := s.recall(path, id); ok {
 		return sum, id, false, nil
 	}
-	begun := time.Now().Add(-clockGrain).UnixNano()
+	begun := time.Now()
 	h := sha256.New()
 	if _, err := io.Copy(h, &untilDone{ctx, f}); err != nil {
 		return "", id, false, err
 	}
-	after, err := identify(f)
+	after, err := host.Identify(f)
 	if err == nil && after != id {
 		err = fmt.Errorf("it changed while it was read: %w", fs.ErrInvalid)
 	}
 	if err != nil {
 		return "", id, false, err
 	}
-	return "sha256:" + hex.EncodeToString(h.Sum(nil)), id, id.MtimeNsec < begun && id.CtimeNsec < begun, nil
+	return "sha256:" + hex.EncodeToString(h.Sum(nil)), id, id.Settled(begun), nil
 }
 
 // Sum is Digest without remembering: it writes nothing.
@@ -92,22 +89,22 @@ func (u *untilDone) Read(p []byte) (int, error) {
 }
 
 // openAny opens a regular file of anybody's.
-func openAny(path string) (*os.File, identity, error) {
+func openAny(path string) (*os.File, host.Identity, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0) // a FIFO would wait
 	if err != nil {
-		return nil, identity{}, err
+		return nil, host.Identity{}, err
 	}
 	st, err := f.Stat()
 	if err == nil && !st.Mode().IsRegular() {
 		err = fmt.Errorf("not a regular file: %w", fs.ErrInvalid)
 	}
-	var id identity
+	var id host.Identity
 	if err == nil {
-		id, err = identify(f)
+		id, err = host.Identify(f)
 	}
 	if err != nil {
 		f.Close()
-		return nil, identity{}, err
+		return nil, host.Identity{}, err
 	}
 	return f, id, nil
 }
@@ -117,7 +114,7 @@ func digestName(path string) string {
 	return hex.EncodeToString(sum[:16])
 }
 
-func (s *Store) recall(path string, id identity) (string, bool) {
+func (s *Store) recall(path string, id host.Identity) (string, bool) {
 	var e digestEntry
 	if !s.load(digestsName, digestName(path), &e) || e.Identity != id || !strings.HasPrefix(e.Digest, "sha256:") {
 		return "", false

@@ -11,6 +11,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"castra.example/castra/castra/internal/host"
 )
 
 // settled writes a file and, as a ctime cannot be set, waits until it is old
@@ -19,7 +21,7 @@ func settled(t *testing.T, content string) (path, sum string) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "base.qcow2")
 	require.NoError(t, os.WriteFile(path, []byte(content), 0o644))
-	time.Sleep(clockGrain + 100*time.Millisecond)
+	time.Sleep(host.ClockGrain + 100*time.Millisecond)
 	d := sha256.Sum256([]byte(content))
 	return path, "sha256:" + hex.EncodeToString(d[:])
 }

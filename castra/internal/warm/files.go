@@ -26,24 +26,6 @@ const (
 	block = 64 << 10
 )
 
-// identity changes whenever a file is written to, replaced or copied: nobody
-// but root can set a ctime.
-type identity struct {
-	Device    uint64 `json:"dev"`
-	Inode     uint64 `json:"ino"`
-	Bytes     int64  `json:"size"`
-	MtimeNsec int64  `json:"mtime_ns"`
-	CtimeNsec int64  `json:"ctime_ns"`
-}
-
-func identify(f *os.File) (identity, error) {
-	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return identity{}, err
-	}
-	return identity{uint64(st.Dev), st.Ino, st.Size, st.Mtim.Nano(), st.Ctim.Nano()}, nil //nolint:unconvert // 32 bits and signed on macOS
-}
-
 // checkDir refuses a directory that is not ours alone: *UnsafeError.
 func checkDir(path string) error {
 	var st unix.Stat_t

@@ -193,8 +193,8 @@ func await(ctx context.Context, path string) (*os.File, error) {
 
 // seen are the files of a template as they were when their digests were right.
 type seen struct {
-	Boot  string              `json:"boot"`
-	Files map[string]identity `json:"files"`
+	Boot  string                   `json:"boot"`
+	Files map[string]host.Identity `json:"files"`
 }
 
 // verify believes a file that has the identity of one it has seen in this
@@ -205,7 +205,7 @@ func (t *Template) verify(ctx context.Context, note bool) error {
 	if readJSON(filepath.Join(t.Dir, seenName), &old) != nil || old.Boot == "" {
 		old = seen{}
 	}
-	now := seen{host.BootID(), map[string]identity{}}
+	now := seen{host.BootID(), map[string]host.Identity{}}
 	read := false
 	for _, f := range t.Manifest.Files {
 		id, known := old.Files[f.Name]
@@ -222,7 +222,7 @@ func (t *Template) verify(ctx context.Context, note bool) error {
 	return nil
 }
 
-func (t *Template) verifyFile(ctx context.Context, want File, old identity, known bool) (id identity, hashed bool, err error) {
+func (t *Template) verifyFile(ctx context.Context, want File, old host.Identity, known bool) (id host.Identity, hashed bool, err error) {
 	f, err := openOwn(filepath.Join(t.Dir, want.Name))
 	if errors.Is(err, fs.ErrNotExist) {
 		return id, false, &BadError{t.Key, want.Name + " is missing"}
@@ -231,7 +231,7 @@ func (t *Template) verifyFile(ctx context.Context, want File, old identity, know
 		return id, false, err
 	}
 	defer f.Close()
-	if id, err = identify(f); err != nil {
+	if id, err = host.Identify(f); err != nil {
 		return id, false, err
 	}
 	if id.Bytes != want.Bytes {
@@ -247,7 +247,7 @@ func (t *Template) verifyFile(ctx context.Context, want File, old identity, know
 	if err != nil {
 		return id, true, &BadError{t.Key, err.Error()}
 	}
-	if after, err := identify(f); err != nil || sum != want.SHA256 || after != id {
+	if after, err := host.Identify(f); err != nil || sum != want.SHA256 || after != id {
 		return id, true, &BadError{t.Key, want.Name + " is not what was saved"}
 	}
 	return id, true, nil

@@ -137,7 +137,7 @@ func describe(ctx context.Context, dir string, i Ingredients, meta Meta) error {
 	if !m.has(RAMName) {
 		m.Wake = ""
 	}
-	ids := seen{host.BootID(), map[string]identity{}}
+	ids := seen{host.BootID(), map[string]host.Identity{}}
 	for n, f := range m.Files {
 		if m.Files[n], ids.Files[f.Name], err = record(ctx, dir, f.Name); err != nil {
 			return err
@@ -156,29 +156,29 @@ func describe(ctx context.Context, dir string, i Ingredients, meta Meta) error {
 
 // record makes one file the user's alone and takes its size, digest and
 // identity.
-func record(ctx context.Context, dir, name string) (File, identity, error) {
+func record(ctx context.Context, dir, name string) (File, host.Identity, error) {
 	path := filepath.Join(dir, name)
 	if st, err := os.Lstat(path); err != nil || !st.Mode().IsRegular() {
-		return File{}, identity{}, fmt.Errorf("%s is not a regular file: %w", path, errors.Join(err, fs.ErrInvalid))
+		return File{}, host.Identity{}, fmt.Errorf("%s is not a regular file: %w", path, errors.Join(err, fs.ErrInvalid))
 	}
 	if err := os.Chmod(path, 0o600); err != nil {
-		return File{}, identity{}, err
+		return File{}, host.Identity{}, err
 	}
 	f, err := openOwn(path)
 	if err != nil {
-		return File{}, identity{}, err
+		return File{}, host.Identity{}, err
 	}
 	defer f.Close()
-	id, err := identify(f)
+	id, err := host.Identify(f)
 	if err != nil {
-		return File{}, identity{}, err
+		return File{}, host.Identity{}, err
 	}
 	sum, err := digest(ctx, f, id.Bytes)
 	if err != nil {
-		return File{}, identity{}, err
+		return File{}, host.Identity{}, err
 	}
-	if after, err := identify(f); err != nil || after != id {
-		return File{}, identity{}, fmt.Errorf("%s changed while it was read: %w", path, errors.Join(err, fs.ErrInvalid))
+	if after, err := host.Identify(f); err != nil || after != id {
+		return File{}, host.Identity{}, fmt.Errorf("%s changed while it was read: %w", path, errors.Join(err, fs.ErrInvalid))
 	}
 	return File{name, id.Bytes, sum}, id, nil
 }
