@@ -273,18 +273,15 @@ func (j *job) unpack(ctx context.Context, f facts, packed *os.File) (Disk, error
 		return Disk{}, err
 	}
 	r, err := unpack.File(ctx, packed, out, unpack.Limits{Room: int64(min(free, 1<<62))}, j.report.phase("unpacking"))
-	if err == nil {
-		err = out.Sync()
-	}
 	if err != nil {
 		return Disk{}, err
 	}
 	return j.commit(f, out, unpackName, digest.Digest{Algorithm: digest.SHA512, Hex: r.SHA512})
 }
 
-// commit gives a whole file, called name and on disk, its final name. The facts
-// come first, and without an identity: whatever a crash leaves between the two
-// is hashed before it is used.
+// commit gives a whole file, called name, its final name. The facts come first,
+// and without an identity: whatever a crash leaves between the two, or a power
+// cut of a file that was not on disk yet, is hashed before it is used.
 func (j *job) commit(f facts, file *os.File, name string, sum digest.Digest) (Disk, error) {
 	if err := j.describe(&f, file, sum); err != nil {
 		return Disk{}, err

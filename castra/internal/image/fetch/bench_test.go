@@ -42,8 +42,8 @@ func serveChild(file string) int {
 }
 
 // BenchmarkGet gives the speed of a download from a server in another process
-// over loopback TLS, beside that of curl into the same directory, and of curl,
-// the digest and a sync one after another, which is what Get does: of each the
+// over loopback TLS, beside that of curl into the same directory, and of curl
+// and the digest one after another, which is what Get does: of each the
 // best of the rounds, which take turns.
 func BenchmarkGet(b *testing.B) {
 	onlyLinux(b)
@@ -92,7 +92,6 @@ func BenchmarkGet(b *testing.B) {
 				theirCPU += curl.ProcessState.UserTime() + curl.ProcessState.SystemTime()
 				theirs = min(theirs, time.Since(begin))
 				require.NoError(b, exec.CommandContext(b.Context(), algorithm+"sum", part).Run())
-				require.NoError(b, exec.CommandContext(b.Context(), "sync", part).Run())
 				whole = min(whole, time.Since(begin))
 				require.NoError(b, os.Remove(part))
 			}

@@ -56,8 +56,9 @@ type download struct {
 	told      time.Time // of the last call of Progress
 }
 
-// Get downloads a file. On nil Part is whole, verified and on disk, its record
-// is gone, and the caller renames it. Otherwise the error is an *Error for
+// Get downloads a file. On nil Part is whole and verified, its record is gone,
+// and the caller renames it. It is not waited for until it is on disk: after a
+// power cut the digest has to decide again, and so does the one of a part. Otherwise the error is an *Error for
 // what went wrong outside this computer, a *DiskError or *ForeignError for
 // what went wrong on it, or wraps that of the context; what came so far is
 // kept to be resumed, unless it is known to be wrong (*digest.MismatchError,
@@ -90,7 +91,7 @@ func Get(ctx context.Context, r Request) error {
 		err = d.run(ctx)
 	}
 	if err == nil {
-		err = p.sync(ctx)
+		err = p.stillInPlace()
 	}
 	if err != nil {
 		d.keep()

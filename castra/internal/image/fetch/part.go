@@ -22,13 +22,7 @@ type part struct {
 	sum  hash.Hash // of the first n bytes, once a pipe is finished
 	n    int64     // bytes that are there and hashed, or being hashed
 	need int64     // bytes it will have; 0: not known
-
-	flushed int64 // bytes that the kernel was told to write to disk
 }
-
-// writebackSize is after how many bytes the kernel is told to write them: the
-// disk then works while the network does, and the sync at the end is short.
-const writebackSize = 8 << 20
 
 // openPart opens the partial file, or makes it, empty.
 func openPart(path string, want digest.Digest) (*part, error) {
@@ -87,10 +81,6 @@ func (p *part) write(b []byte) error {
 		return errors.Join(p.disk(err), p.f.Truncate(p.n))
 	}
 	p.n += int64(len(b))
-	if dirty := p.n - p.flushed; dirty >= writebackSize {
-		startWriteback(p.f, p.flushed, dirty)
-		p.flushed = p.n
-	}
 	return nil
 }
 
@@ -112,7 +102,7 @@ func (p *part) empty() error {
 	if err := p.f.Truncate(0); err != nil {
 		return p.disk(err)
 	}
-	p.n, p.flushed = 0, 0
+	p.n = 0
 	p.sum.Reset()
 	return removeRecord(p.path)
 }
@@ -123,7 +113,7 @@ func (p *part) hashStored(ctx context.Context, progress func(done int64)) error 
 		return fmt.Errorf("partial download: %w", err)
 	}
 	n, err := digest.Feed(ctx, p.sum, p.f, progress)
-	p.n, p.flushed = n, n
+	p.n = n
 	if err != nil && ctx.Err() == nil {
 		return fmt.Errorf("partial download %s: %w", p.path, err)
 	}
@@ -142,27 +132,8 @@ func (p *part) reserve(size int64) error {
 	return nil // the file system cannot set room aside: writing will tell
 }
 
-// sync waits until the file is on disk, or for the context; the kernel goes on
-// writing then.
-func (p *part) sync(ctx context.Context) error {
-	fd, err := unix.FcntlInt(p.f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
-		return p.disk(err)
-	}
-	synced := make(chan error, 1)
-	go func() {
-		f := os.NewFile(uintptr(fd), p.path)
-		defer f.Close()
-		synced <- f.Sync()
-	}()
-	select {
-	case err = <-synced:
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	if err != nil {
-		return p.disk(err)
-	}
+// stillInPlace is an error where the path leads to another file by now.
+func (p *part) stillInPlace() error {
 	if !p.inPlace() {
 		return p.disk(errors.New("it was removed or replaced during the download"))
 	}
