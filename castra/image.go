@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"castra.example/castra/castra/config"
@@ -165,7 +166,7 @@ func (p *Project) imageReport(name string) image.Report {
 	began := time.Now()
 	return image.Report{
 		Progress: func(phase string, done, total int64) {
-			if time.Since(began) > reportEvery || phase == "downloading" {
+			if time.Since(began) > reportEvery || strings.HasPrefix(phase, "downloading") {
 				p.say(event.ImageProgress{Image: name, Phase: phase, Done: done, Total: total})
 			}
 		},

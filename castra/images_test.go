@@ -105,6 +105,7 @@ func TestImageIsFetchedOnce(t *testing.T) {
 	w.up()
 	w.down()
 	require.EqualValues(t, 2, server.bodies.Load())
+	require.Contains(t, fmt.Sprint(w.events.all()), "downloading again, since the one here is damaged")
 	healed, err := os.ReadFile(base)
 	require.NoError(t, err)
 	require.Equal(t, content, healed)

@@ -19,8 +19,8 @@ import (
 
 // Report is who hears of the work on an image. Nil functions are silence.
 type Report struct {
-	// Progress gets the phase, "downloading", "verifying" or "unpacking", and
-	// its bytes; total 0: not known.
+	// Progress gets the phase, which begins with "downloading", "verifying" or
+	// "unpacking", and its bytes; total 0: not known.
 	Progress func(phase string, done, total int64)
 	// Waiting is told once, when another process works on the image.
 	Waiting func(what string)
@@ -98,10 +98,14 @@ func (j *job) run(ctx context.Context) (Disk, error) {
 	if ok || err != nil {
 		return d, err
 	}
+	phase := "downloading"
+	if j.exists() != "" {
+		phase = "downloading again, since the one here is damaged"
+	}
 	if err := j.discard(); err != nil {
 		return Disk{}, err
 	}
-	return j.download(ctx)
+	return j.download(ctx, phase)
 }
 
 // recheck takes the digest of the disk that is there. Ok is false where there
@@ -194,7 +198,7 @@ func (j *job) describe(f *facts, disk *os.File, sum digest.Digest) error {
 }
 
 // download fetches, unpacks and installs the disk.
-func (j *job) download(ctx context.Context) (Disk, error) {
+func (j *job) download(ctx context.Context, phase string) (Disk, error) {
 	address, err := j.source.address()
 	if err != nil {
 		return Disk{}, err
@@ -204,7 +208,7 @@ func (j *job) download(ctx context.Context) (Disk, error) {
 	}
 	err = fetch.Get(ctx, fetch.Request{
 		URL: address, Digest: j.source.Digest, Size: j.source.Size, Part: j.path(downloadName),
-		AllowPlain: j.source.Mirror != "", Progress: j.report.phase("downloading"),
+		AllowPlain: j.source.Mirror != "", Progress: j.report.phase(phase),
 	})
 	if err != nil {
 		return Disk{}, err
