@@ -93,7 +93,11 @@ func (s *session) drop(vm string) error {
 // target is how qemu finds the VM on record, or the one that the pidfile
 // alone tells of.
 func target(l workspace.Layout, vm string, r workspace.VM) qemu.Target {
-	return qemu.Target{Name: vm, Pidfile: l.Pidfile(vm), Monitor: l.Monitor(vm), UUID: r.UUID, Overlay: r.Overlay.Path}
+	t := qemu.Target{Name: vm, Pidfile: l.Pidfile(vm), Monitor: l.Monitor(vm), UUID: r.UUID}
+	if r.PID == 0 { // with one, it has had its pidfile, and is not being launched any more
+		t.Overlay = r.Overlay.Path
+	}
+	return t
 }
 
 // resolve finds the VM that a user means by name: its own name, or the role of

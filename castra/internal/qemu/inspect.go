@@ -24,7 +24,7 @@ type Target struct {
 	Pidfile string
 	Monitor string // absolute path of the QMP socket
 	UUID    string // "" where no record tells it
-	Overlay string // "" where no record tells it
+	Overlay string // "" where it cannot be being launched, or no record tells it
 }
 
 // State is what can be seen of a VM from outside.
@@ -33,7 +33,8 @@ type State struct {
 	Tracked bool   // by the lock on its pidfile; else by the owner of its monitor
 	Status  string // QEMU's word: running, paused, io-error, …; "" when it did not answer
 	Err     error  // why it did not answer
-	// Launching: none was found, and yet one was launched that has not ended.
+	// Launching: none was found, and yet one was launched that has not ended. One that ends may be taken for that for a moment: the
+	// kernel (6.18) gives back the lock on its pidfile first.
 	Launching bool
 }
 
@@ -62,7 +63,7 @@ func Inspect(ctx context.Context, t Target) State {
 		pid = mon.Peer()
 	}
 	if pid == 0 {
-		s.Launching = beingLaunched(t.Overlay) // after the pidfile: a QEMU that ends lets go of this one first
+		s.Launching = beingLaunched(t.Overlay)
 		return s
 	}
 	s.PID, s.Tracked, s.Err = pid, isHeldBy(t.Pidfile, pid), monErr
