@@ -31,7 +31,7 @@ func checkGuests(ctx context.Context, vms []config.VM, o Options) []Check {
 		}
 		of := ""
 		if arch != goarch {
-			of = " for " + archNames[arch]
+			of = " for " + image.ArchName(arch)
 		}
 		system, err := qemu.FindSystem(arch)
 		checks = append(checks, checkTool(ctx, "QEMU"+of, system, err, checkFault))

@@ -221,7 +221,7 @@ func (u *upRun) placeImages(ctx context.Context) {
 		var path string
 		switch c := u.plans[vm]; {
 		case c.Image != "":
-			path = u.ws.ImageLink(c.Image+"-"+archNames[c.arch], img.Format)
+			path = u.ws.ImageLink(c.Image+"-"+image.ArchName(c.arch), img.Format)
 		case c.BaseURL == "" && c.arch == goarch:
 			path = u.ws.DefaultImage()
 		default:

@@ -32,9 +32,6 @@ type ImageInfo struct {
 	Source      string `json:"source,omitempty"` // where the digest was published
 }
 
-// archNames are the architectures as people write them.
-var archNames = map[string]string{"amd64": "x86_64", "arm64": "aarch64"}
-
 // ListImages lists the images that castra.toml can name, and what of them and of others is kept under Options.Home. It
 // changes nothing, and asks nobody else.
 func ListImages(ctx context.Context, o Options) (*ImageList, error) {
@@ -57,14 +54,14 @@ func ListImages(ctx context.Context, o Options) (*ImageList, error) {
 	}
 	l := &ImageList{Images: []ImageInfo{}}
 	for _, arch := range []string{"amd64", "arm64"} {
-		i := ImageInfo{Name: image.Small, Arch: archNames[arch], User: "root"}
+		i := ImageInfo{Name: image.Small, Arch: image.ArchName(arch), User: "root"}
 		if base, there, err := image.Lookup(home, image.Small, arch); err == nil && there {
 			take(&i, base.Path)
 		}
 		l.Images = append(l.Images, i)
 	}
 	for _, e := range image.Catalogue() {
-		i := ImageInfo{Name: e.Name, Arch: archNames[e.Arch], Default: e.Default, User: e.User, Firmware: e.Firmware, URL: e.URL, Digest: e.Digest, Bytes: e.Size, Source: e.Source}
+		i := ImageInfo{Name: e.Name, Arch: image.ArchName(e.Arch), Default: e.Default, User: e.User, Firmware: e.Firmware, URL: e.URL, Digest: e.Digest, Bytes: e.Size, Source: e.Source}
 		if disk, there := image.Find(home, e.From("")); there {
 			take(&i, disk.Path)
 		}

@@ -205,11 +205,7 @@ func uuid(root, vm string) string {
 func (p *Project) site(ctx context.Context, verb string, vms []config.VM, get bool) (site, error) {
 	s := site{layout: p.layout(), id: p.id, goos: runtime.GOOS, platforms: map[string]platform{}, images: map[string]vmImage{}}
 	for _, vm := range vms { // before any image is fetched
-		if _, known := s.platforms[archOf(vm)]; known {
-			continue
-		}
-		var err error
-		if s.platforms[archOf(vm)], err = p.platform(archOf(vm)); err != nil {
+		if err := p.findPlatform(ctx, s.platforms, verb, vm); err != nil {
 			return s, err
 		}
 	}
@@ -221,39 +217,34 @@ func (p *Project) site(ctx context.Context, verb string, vms []config.VM, get bo
 		if !known {
 			img, err = p.vmImage(ctx, vm, get)
 		}
-		if err == nil {
-			looked[key] = img
-			s.images[vm.Name] = img
-			err = s.findUEFI(ctx, vm)
-		}
 		if err != nil {
 			return s, &VMError{Op: verb, VM: vm.Name, Err: err}
 		}
+		looked[key], s.images[vm.Name] = img, img
 	}
 	return s, nil
 }
 
-func (p *Project) platform(arch string) (platform, error) {
-	var h platform
-	var err error
-	if h.system, err = qemu.FindSystem(arch); err != nil {
-		return h, err
-	}
-	h.accelerator, err = qemu.ChooseAcceleratorFor(p.options.Accelerator, runtime.GOOS, goarch, arch, qemu.KVMDevice)
-	return h, err
-}
-
-// findUEFI looks for the firmware once, where a VM needs it.
-func (s *site) findUEFI(ctx context.Context, vm config.VM) error {
+// findPlatform looks once for what runs the guests of an architecture, and for UEFI firmware where a VM needs it.
+func (p *Project) findPlatform(ctx context.Context, found map[string]platform, verb string, vm config.VM) error {
 	arch := archOf(vm)
-	h := s.platforms[arch]
-	if firmwareOf(vm, s.images[vm.Name].Base) != "uefi" || h.uefi != (qemu.UEFI{}) {
-		return nil
-	}
+	h, known := found[arch]
 	var err error
-	h.uefi, err = qemu.FindUEFI(ctx, h.system, arch)
-	s.platforms[arch] = h
-	return err
+	if !known {
+		if h.system, err = qemu.FindSystem(arch); err != nil {
+			return err
+		}
+		if h.accelerator, err = qemu.ChooseAcceleratorFor(p.options.Accelerator, runtime.GOOS, goarch, arch, qemu.KVMDevice); err != nil {
+			return err
+		}
+	}
+	if h.uefi == (qemu.UEFI{}) && firmwareWanted(vm, p.options) == "uefi" {
+		if h.uefi, err = qemu.FindUEFI(ctx, h.system, arch); err != nil {
+			return &VMError{Op: verb, VM: vm.Name, Err: err}
+		}
+	}
+	found[arch] = h
+	return nil
 }
 
 // emulated tells of the first accelerator that is none.

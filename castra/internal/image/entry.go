@@ -32,7 +32,7 @@ type UnknownError struct {
 
 func (e *UnknownError) Error() string {
 	if len(e.others) > 0 {
-		return fmt.Sprintf("image %q: not there for %s", e.Name, machine(e.Arch))
+		return fmt.Sprintf("image %q: not there for %s", e.Name, ArchName(e.Arch))
 	}
 	return fmt.Sprintf("image %q: no such image; known: %s", e.Name, strings.Join(e.Known, ", "))
 }
@@ -45,8 +45,8 @@ func (e *UnknownError) Hint() string {
 	return "mage images lists those that there are; any other one goes by base_image, a path or an https URL with its checksum"
 }
 
-// machine is an architecture by the name people write.
-func machine(arch string) string {
+// ArchName is an architecture by the name people write.
+func ArchName(arch string) string {
 	switch arch {
 	case "amd64":
 		return "x86_64"
@@ -77,7 +77,7 @@ func unknown(name, arch string) *UnknownError {
 	e := &UnknownError{Name: name, Arch: arch, Known: []string{Small}}
 	for _, c := range Catalogue() {
 		if c.Name == name {
-			e.others = append(e.others, machine(c.Arch))
+			e.others = append(e.others, ArchName(c.Arch))
 		}
 		if c.Arch == arch {
 			e.Known = append(e.Known, c.Name)

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"castra.example/castra/castra/internal/host"
 	"castra.example/castra/castra/internal/image/digest"
 	"castra.example/castra/castra/internal/image/fetch"
 )
@@ -147,11 +148,11 @@ func Adopt(ctx context.Context, home string, s Source, path string, report Repor
 	if sl.exists() != "" {
 		return nil
 	}
-	return withRoom(sl.root.Name(), sl.adopt(path, "disk."+info.Format))
+	return withRoom(sl.root.Name(), sl.adopt(ctx, path, "disk."+info.Format))
 }
 
 // adopt copies the file, which is the user's, and gives it the disk's name alone: without facts, the next one to want it takes its digest.
-func (s *slot) adopt(path, name string) error {
+func (s *slot) adopt(ctx context.Context, path, name string) error {
 	from, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return err
@@ -164,8 +165,11 @@ func (s *slot) adopt(path, name string) error {
 	if err != nil {
 		return err
 	}
-	_, err = io.Copy(to, from)
-	if err = errors.Join(err, to.Sync(), to.Close()); err != nil {
+	st, err := from.Stat()
+	if err == nil {
+		err = errors.Join(host.CopySparse(ctx, from, to), to.Truncate(st.Size()))
+	}
+	if err = errors.Join(err, to.Close()); err != nil {
 		return errors.Join(err, removeName(s.root, unpackName))
 	}
 	return s.root.Rename(unpackName, name)

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -280,22 +279,10 @@ func (p *placing) copyData(ctx context.Context, to *os.File) error {
 	if need := uint64(host.DiskUsage(st)); err == nil && need > free {
 		return &RoomError{p.dir.Name(), need, free}
 	}
-	const step = 4 << 20
-	size := st.Size()
-	for off := int64(0); off < size; {
-		start, end := host.Extent(p.disk, off, size)
-		for off = max(off, start); off < end; {
-			if ctx.Err() != nil {
-				return context.Cause(ctx)
-			}
-			n := min(step, end-off)
-			if _, err := io.Copy(io.NewOffsetWriter(to, off), io.NewSectionReader(p.disk, off, n)); err != nil {
-				return err
-			}
-			off += n
-		}
+	if err := host.CopySparse(ctx, p.disk, to); err != nil {
+		return err
 	}
-	return to.Truncate(size)
+	return to.Truncate(st.Size())
 }
 
 func (p *placing) path(name string) string { return filepath.Join(p.dir.Name(), name) }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"time"
 
+	"castra.example/castra/castra/internal/host"
 	"castra.example/castra/castra/internal/qmp"
 )
 
@@ -83,7 +84,7 @@ func fill(ctx context.Context, pid int, file string) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(copyData(ctx, in, out), out.Close()); err != nil {
+	if err := errors.Join(host.CopySparse(ctx, in, out), out.Close()); err != nil {
 		return fmt.Errorf("copy %s into the guest's memory: %w", file, err)
 	}
 	return nil

@@ -13,6 +13,9 @@ import (
 	"castra.example/castra/castra/internal/host"
 )
 
+// sparseBlock is that of host.CopySparse.
+const sparseBlock = 64 << 10
+
 // A copy has the same bytes, and takes no room for what is zero.
 func TestCopySparse(t *testing.T) {
 	const size = 8 << 20

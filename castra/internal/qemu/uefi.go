@@ -10,6 +10,8 @@ import (
 
 	"github.com/google/renameio/v2"
 	"golang.org/x/sys/unix"
+
+	"castra.example/castra/castra/internal/host"
 )
 
 // UEFI is firmware in two parts, which the machine has as flash memory.
@@ -89,7 +91,7 @@ func MakeVars(template, path string) error {
 		err = out.Truncate(st.Size())
 	}
 	if err == nil {
-		err = copyData(context.Background(), in, out.File) // 64 MiB at most by FindUEFI
+		err = host.CopySparse(context.Background(), in, out.File) // 64 MiB at most by FindUEFI
 	}
 	if err == nil {
 		err = out.CloseAtomicallyReplace()
