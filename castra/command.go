@@ -56,11 +56,14 @@ func (p *Project) begin(ctx context.Context, ws *workspace.Workspace, name strin
 	return c, nil
 }
 
-// tidy removes what earlier programs of this name left, and brings the index
-// of workspaces up to date. Neither is worth failing for.
+// tidy removes what killed commands had not put in place and what earlier
+// programs of this name left, and brings the index of workspaces up to date.
+// None is worth failing for.
 func (c *command) tidy() {
-	items, err := c.ws.RemoveLegacy()
-	for _, item := range items {
+	items, err := c.ws.RemoveStaged()
+	legacy, legacyErr := c.ws.RemoveLegacy()
+	err = errors.Join(err, legacyErr)
+	for _, item := range append(items, legacy...) {
 		c.events.Emit(event.Cleanup{Path: filepath.Join(c.ws.Root, item.Path), What: item.Kind, Bytes: item.Bytes})
 	}
 	err = errors.Join(err, workspace.Heal(c.home))

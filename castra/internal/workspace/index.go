@@ -1,12 +1,17 @@
 package workspace
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"time"
+
+	"github.com/gofrs/flock"
 
 	"castra.example/castra/castra/internal/host"
 )
@@ -40,10 +45,31 @@ func Register(home string, w *Workspace) error {
 	if err := os.MkdirAll(indexDir(home), 0o700); err != nil {
 		return fmt.Errorf("index of workspaces: %w", err)
 	}
+	unlock, err := lockIndex(home)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	if err := WriteJSON(file, indexed{Schema: schemaVersion, Root: w.Root, ID: w.ID}); err != nil {
 		return fmt.Errorf("index of workspaces: %w", err)
 	}
 	return nil
+}
+
+// indexLockWait is long for what is done under the lock: one small file
+// written, some removed.
+const indexLockWait = 10 * time.Second
+
+// lockIndex makes this process the only writer of the index: of several
+// workspaces, whose locks are not one another's, more than one may want to.
+func lockIndex(home string) (unlock func(), err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), indexLockWait)
+	defer cancel()
+	l := flock.New(filepath.Join(home, "index.lock"), flock.SetPermissions(0o600))
+	if _, err := l.TryLockContext(ctx, lockPoll); err != nil {
+		return nil, fmt.Errorf("lock the index of workspaces %s: %w", indexDir(home), err)
+	}
+	return func() { _ = l.Unlock() }, nil
 }
 
 // Heal brings the index up to date: a workspace that was moved while it runs
@@ -54,7 +80,7 @@ func Heal(home string) error {
 		return nil
 	}
 	files, err := indexFiles(home)
-	if err != nil || len(files) == 0 {
+	if err != nil {
 		return err
 	}
 	l := listing{seen: map[host.FileID]bool{}}
@@ -82,9 +108,24 @@ func Heal(home string) error {
 	return errors.Join(append(faults, removeIndexed(home, stale))...)
 }
 
+// removeIndexed removes files of the index, and those that a killed command had
+// not put in place.
 func removeIndexed(home string, files []string) error {
-	if len(files) == 0 {
+	entries, err := os.ReadDir(indexDir(home))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("index of workspaces: %w", err)
+	}
+	half := slices.DeleteFunc(entries, func(e fs.DirEntry) bool { return !e.Type().IsRegular() || !staged.MatchString(e.Name()) })
+	if len(files)+len(half) == 0 {
 		return nil
+	}
+	unlock, err := lockIndex(home)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	for _, e := range half {
+		files = append(files, e.Name())
 	}
 	root, err := os.OpenRoot(indexDir(home))
 	if err != nil {

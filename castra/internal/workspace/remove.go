@@ -17,7 +17,7 @@ import (
 // directory with all below it.
 type Item struct {
 	Path  string // below the root
-	Kind  string // image, overlay, log, bootstrap, record, socket, legacy
+	Kind  string // image, overlay, log, bootstrap, record, socket, legacy, staged
 	Bytes int64  // on disk
 }
 

@@ -150,6 +150,9 @@ func claim(root, id string) (marker, error) {
 		err = CreateFile(filepath.Join(root, markerName), stagedMarker, append(b, '\n'))
 	}
 	if err != nil {
+		if m, taken := readMarker(root); taken == nil { // who claimed it first may have removed what we had staged
+			return m, nil
+		}
 		return marker{}, &PreflightError{root, err, "check the permissions and the free space of the state root"}
 	}
 	return readMarker(root)
