@@ -45,6 +45,7 @@ var mayImport = map[string][]string{
 	// for tests alone
 	"internal/qemutest": {"internal/seed"},
 	"internal/e2e":      nil,
+	"internal/soak":     nil,
 }
 
 // doors are the only packages that may import a module; testify is for tests.
