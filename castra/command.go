@@ -35,6 +35,9 @@ type command struct {
 func (p *Project) begin(ctx context.Context, ws *workspace.Workspace, name string) (*command, error) {
 	c := &command{Project: p, ws: ws, name: name, began: time.Now()}
 	c.events = event.NewEmitter(ws.ID, time.Now, reporters(p.Reporter)...)
+	if name == "down" || (name == "clean" || name == "prune") && p.options.Force {
+		ws.AskDown("mage " + name)
+	}
 	var err error
 	c.unlock, err = ws.Lock(ctx, "mage "+name, func(h workspace.Holder) {
 		c.warn("", fmt.Sprintf("waiting for %s, at most %s", h, workspace.LockWait), "")

@@ -3,14 +3,18 @@ package castra
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"os"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"castra.example/castra/castra/event"
+	"castra.example/castra/castra/internal/soak"
+	"castra.example/castra/castra/internal/workspace"
 )
 
 // beside runs second while first holds the workspace: it begins when first
@@ -63,9 +67,63 @@ func TestUpBesideDown(t *testing.T) {
 	waited, err1, err2 := w.beside(
 		func(p *Project) error { return p.Up(t.Context(), UpOptions{}) },
 		func(p *Project) error { return p.Down(t.Context()) })
-	require.NoError(t, err1)
+	var by *workspace.TakenDownError
+	require.ErrorAs(t, err1, &by)
+	require.NotErrorIs(t, err1, context.Canceled, "what the end of ctx made of it is no news")
+	require.Equal(t, workspace.Holder{PID: os.Getpid(), Command: "mage down", Since: by.By.Since}, by.By)
+	require.Equal(t, exitBusy, exitStatus(err1))
 	require.NoError(t, err2)
 	require.Contains(t, waited, `"mage up"`)
+	w.cleanSlate()
+	w.up()
+	w.down()
+}
+
+// B3: at whatever moment a down comes, it waits for no boot and no bootstrap,
+// and is what lasts.
+func TestDownWinsSoak(t *testing.T) {
+	w := newWorld(t, patient)
+	w.configure(patient, w.bootstrapped("web", "exec sleep 60"), vm("db"))
+	w.personality("slow-boot=150ms")
+	timings := soak.N(4, 20)
+	var slowest time.Duration
+	for i := range timings {
+		ended := make(chan error, 1)
+		go func() { ended <- w.open().Up(t.Context(), UpOptions{}) }()
+		select {
+		case <-time.After(time.Duration(i) * 600 * time.Millisecond / time.Duration(timings)):
+		case err := <-ended:
+			require.Fail(t, "up has ended by itself", "%v", err)
+		}
+		// a down before there is a workspace has nothing to ask for
+		require.Eventually(t, func() bool { _, err := workspace.Open(w.layout().Root); return err == nil }, time.Minute, time.Millisecond)
+		began := time.Now()
+		require.NoError(t, w.open().Down(t.Context()))
+		slowest = max(slowest, time.Since(began))
+		require.ErrorAs(t, <-ended, new(*workspace.TakenDownError))
+		w.cleanSlate()
+	}
+	soak.AtLeast(t, "B3", "timings of a down beside an up", 20, float64(timings))
+	soak.Figure(t, "B3", "slowest of these downs", 5.5, slowest.Seconds(), " s")
+}
+
+// B3: a down also ends an up that has yet to fetch its images.
+func TestDownBesideADownload(t *testing.T) {
+	w := newWorld(t, patient, vm("web"))
+	w.up()
+	w.down()
+	server := w.serve(nil)
+	asked := make(chan struct{}, 16)
+	server.Config.Handler = http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		asked <- struct{}{}
+		<-r.Context().Done()
+	})
+	w.configure(patient, server.vm("web"))
+	ended := make(chan error, 1)
+	go func() { ended <- w.open().Up(t.Context(), UpOptions{}) }()
+	<-asked
+	require.NoError(t, w.open().Down(t.Context()))
+	require.ErrorAs(t, <-ended, new(*workspace.TakenDownError))
 	w.cleanSlate()
 }
 
@@ -77,7 +135,7 @@ func TestCancelledWhileWaiting(t *testing.T) {
 		func(p *Project) error { return p.Up(t.Context(), UpOptions{}) },
 		func(p *Project) error {
 			cancelOn(p, "message", cancel)
-			return p.Down(ctx)
+			return p.Up(ctx, UpOptions{})
 		})
 	require.NoError(t, err1)
 	require.ErrorIs(t, err2, context.Canceled)

@@ -208,7 +208,7 @@ func exitStatus(err error) int {
 	case as[*qemu.MissingToolError](err), as[*qemu.AcceleratorError](err), as[*guest.UnreachableError](err), as[*image.HostError](err), as[*UnfitHostError](err),
 		as[*qemu.MissingFirmwareError](err), as[*image.FetchError](err):
 		return exitUnavailable
-	case as[*workspace.BusyError](err), as[*RunningError](err), as[*image.BusyError](err):
+	case as[*workspace.BusyError](err), as[*workspace.TakenDownError](err), as[*RunningError](err), as[*image.BusyError](err):
 		return exitBusy
 	case errors.Is(err, fs.ErrPermission), as[*image.UnsafeError](err):
 		return exitPermission

@@ -64,6 +64,7 @@ func TestExitStatus(t *testing.T) {
 		{full, exitIO},
 		{&fs.PathError{Op: "read", Path: "/x", Err: syscall.EIO}, exitIO},
 		{&workspace.BusyError{}, exitBusy},
+		{&workspace.TakenDownError{}, exitBusy},
 		{&RunningError{[]string{"web-0"}}, exitBusy},
 		{denied, exitPermission},
 		{&workspace.PreflightError{Root: "/x", Err: denied}, exitPermission},

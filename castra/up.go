@@ -41,7 +41,8 @@ type UpOptions struct {
 // bootstraps. VMs that run as configured are left alone; one that runs with
 // other settings is a *ChangedError. Launch and boot are all or nothing: when
 // a VM fails, or ctx ends, those that this call started, or found half started
-// by a killed one, are taken down. A failed bootstrap leaves its VM running to be looked at.
+// by a killed one, are taken down; so they are when a Down of another process
+// wants the workspace, and Up is a *TakenDownError. A failed bootstrap leaves its VM running to be looked at.
 func (p *Project) Up(ctx context.Context, o UpOptions) error {
 	if p.fault != nil {
 		return p.fault
@@ -54,6 +55,25 @@ func (p *Project) Up(ctx context.Context, o UpOptions) error {
 	if err != nil {
 		return err
 	}
+	ctx, stop := workspace.UntilAskedDown(ctx, p.root)
+	defer stop()
+	return takenDown(ctx, p.up(ctx, o, vms, modes))
+}
+
+// takenDown puts in the place of what ctx's end made of an Up why it ended,
+// where that is a Down.
+func takenDown(ctx context.Context, err error) error {
+	var by *workspace.TakenDownError
+	if err == nil || !errors.As(context.Cause(ctx), &by) {
+		return err
+	}
+	if errors.Is(err, context.Canceled) || errors.As(err, new(*workspace.TakenDownError)) {
+		return by
+	}
+	return errors.Join(by, err)
+}
+
+func (p *Project) up(ctx context.Context, o UpOptions, vms []config.VM, modes map[string]string) error {
 	s, err := p.site(ctx, "up", vms, true)
 	if err != nil {
 		return err
@@ -87,7 +107,7 @@ func (p *Project) Up(ctx context.Context, o UpOptions) error {
 	ctx, cancel := beforeDeadline(ctx)
 	defer cancel()
 	summary, err := u.run(ctx)
-	return c.finish(summary, err)
+	return c.finish(summary, takenDown(ctx, err))
 }
 
 // beforeDeadline ends a little before ctx does, if that has a deadline: mage
