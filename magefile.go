@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"time"
 
 	"github.com/magefile/mage/mg"
 	"github.com/magefile/mage/sh"
@@ -15,6 +16,8 @@ import (
 	"castra.example/castra/mage/demo"
 	"castra.example/castra/mage/rehome"
 	"castra.example/castra/mage/setup"
+	"castra.example/castra/mage/soak"
+	"castra.example/castra/mage/vuln"
 
 	//mage:import
 	_ "castra.example/castra/castra"
@@ -74,7 +77,20 @@ func Test(ctx context.Context) error {
 	return sh.RunWithV(env, "go", "test", "-race", "-timeout=30m", "./...")
 }
 
-// Lint runs go vet and golangci-lint.
+// Soak runs the long tests in full, then fuzzes, and prints every bar.
+// It takes about an hour. Each fuzz target gets a minute, or -fuzz.
+func Soak(ctx context.Context, fuzz *time.Duration) error {
+	if err := setup.Ensure(ctx, os.Stderr, slices.Concat(setup.Compiler, setup.QEMU, setup.Machines)...); err != nil {
+		return err
+	}
+	each := time.Minute
+	if fuzz != nil {
+		each = *fuzz
+	}
+	return soak.Run(ctx, os.Stdout, each)
+}
+
+// Lint runs go vet, golangci-lint and govulncheck.
 func Lint(ctx context.Context) error {
 	if err := sh.RunV("go", "vet", "./..."); err != nil {
 		return err
@@ -82,7 +98,10 @@ func Lint(ctx context.Context) error {
 	if err := sh.RunV("go", "vet", "-tags=mage", "."); err != nil {
 		return err
 	}
-	return sh.RunV("go", "run", linter, "run", "./...")
+	if err := sh.RunV("go", "run", linter, "run", "./..."); err != nil {
+		return err
+	}
+	return vuln.Check(ctx, os.Stdout)
 }
 
 // Rehome gives the module another path, everywhere.
