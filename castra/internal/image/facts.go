@@ -52,7 +52,14 @@ func (c *checked) holds(f *os.File) bool {
 // there is nothing that can be of it.
 func (s *slot) facts(of digest.Digest) (f facts, ok bool) {
 	data, err := readSmall(s.root, factsName)
-	if err != nil || json.Unmarshal(data, &f) != nil {
+	if err != nil {
+		return facts{}, false
+	}
+	return parseFacts(data, of)
+}
+
+func parseFacts(data []byte, of digest.Digest) (f facts, ok bool) {
+	if json.Unmarshal(data, &f) != nil {
 		return facts{}, false
 	}
 	disk, err := digest.Parse(f.Disk.Digest)

@@ -74,7 +74,7 @@ func inspect(f *os.File, name string) (Info, error) {
 		return Info{}, fmt.Errorf("base image %s: %w", name, err)
 	}
 	if bytes.HasPrefix(head, qcow2Magic) {
-		info, err := parseHeader(head)
+		info, err := parseHeader(head, st.Size())
 		if err != nil {
 			return Info{}, &FormatError{name, err.Error(), convert("qcow2")}
 		}
@@ -105,6 +105,8 @@ func notRaw(head, tail []byte, size int64) *FormatError {
 		return &FormatError{"", "not a qcow2 image but a page of HTML or XML", "fetch the image again; the server sent an error page"}
 	case format == "iso":
 		return &FormatError{"", "it is a CD image, an installer or a live system, and not a disk", "use the image of an installed disk, as distributions have them for clouds"}
+	case format == "archive":
+		return &FormatError{"", "not a disk but an archive (" + name + ")", "unpack it first, and use the disk in it"}
 	case format != "":
 		return &FormatError{"", "it is a " + name + " image, and Castra boots qcow2 and raw", convert(format)}
 	case len(head) < sector || size%sector != 0 || head[bootSignature] != 0x55 || head[bootSignature+1] != 0xaa:
@@ -127,6 +129,7 @@ var containers = []struct {
 	{0, "vhdxfile", "VHDX", "vhdx"}, {0, "conectix", "VHD", "vpc"},
 	{0, "QED\x00", "QED", "qed"}, {0, "WithoutFreeSpace", "Parallels", "parallels"}, {0, "WithouFreSpacExt", "Parallels", "parallels"},
 	{0, "Bochs Virtual HD Image", "Bochs", "bochs"}, {0, "LUKS\xba\xbe", "LUKS (encrypted)", "luks"},
+	{0, "PK\x03\x04", "ZIP", "archive"}, {0, "7z\xbc\xaf\x27\x1c", "7-Zip", "archive"}, {0, "BZh", "bzip2", "archive"}, {257, "ustar", "tar or OVA", "archive"},
 	{0x8001, "CD001", "ISO 9660", "iso"}, {0x8001, "NSR0", "UDF", "iso"}, {0x8001, "BEA01", "UDF", "iso"},
 }
 

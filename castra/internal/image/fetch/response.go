@@ -130,9 +130,10 @@ func isPage(h http.Header) bool {
 	return err == nil && (kind == "text/html" || kind == "application/xhtml+xml")
 }
 
-// pageOr is err, called a web page where the body said that it is one.
+// pageOr is err, called a web page where the body said that it is one. What has the right digest is no error, whatever its
+// server calls it.
 func (d *download) pageOr(err error) error {
-	if d.page {
+	if err != nil && d.page {
 		return &PageError{err}
 	}
 	return err
