@@ -11,7 +11,8 @@ import (
 )
 
 // flushAfter is how long bytes may wait for their buffer to fill before they
-// are written: what a killed process loses of a slow download.
+// are written, when the next ones come: what a killed process loses of a slow
+// download. Where none come, it loses what is in the one buffer.
 const flushAfter = time.Second
 
 // progressEvery is the least time between two calls of Request.Progress.
