@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"castra.example/castra/castra/internal/image/digest"
+	"castra.example/castra/castra/internal/soak"
 )
 
 const imageSize = 300_000
@@ -176,7 +177,7 @@ func behaviours(img image) map[string]behaviour {
 		"endless, size known":          {answer: endless, sized: true, fails: is(func(e *SizeError) bool { return e.More && e.Got == imageSize }), asked: 1},
 		"endless, size not known":      {answer: endless, limits: func(l *Limits) { l.Bytes = 1 << 20 }, fails: is(func(e *SizeError) bool { return e.Want == 1<<20 }), asked: 1},
 	}
-	for _, more := range []map[string]behaviour{waits(img), ranges(img), moves(img)} {
+	for _, more := range []map[string]behaviour{waits(img), ranges(img), moves(img), oddities(img)} {
 		for name, b := range more {
 			all[name] = b
 		}
@@ -227,12 +228,18 @@ func drops(data []byte, every time.Duration) func(http.ResponseWriter, *http.Req
 	}
 }
 
-// TestServers puts Get before every kind of server, straight and through a
-// proxy.
-func TestServers(t *testing.T) {
+// TestServersSoak puts Get before every kind of server, straight and through a
+// proxy: fault D4.
+func TestServersSoak(t *testing.T) {
 	img := newImage(imageSize)
 	p := startProxy(t, nil)
-	for name, b := range behaviours(img) {
+	all := behaviours(img)
+	t.Cleanup(func() { // when the parallel ones are done
+		if !t.Failed() {
+			soak.AtLeast(t, "D4", "behaviours of servers, each with its right outcome", 24, float64(len(all)))
+		}
+	})
+	for name, b := range all {
 		for _, through := range []string{"", " through a proxy"} {
 			t.Run(name+through, func(t *testing.T) {
 				t.Parallel()

@@ -63,6 +63,75 @@ func waits(img image) map[string]behaviour {
 	}
 }
 
+// oddities are servers that are strange in other ways.
+func oddities(img image) map[string]behaviour {
+	whole := fmt.Sprintf("Content-Length: %d\r\n\r\n%s", imageSize, img.data)
+	return map[string]behaviour{
+		"web page by its type, and yet the image": {answer: func(w http.ResponseWriter, r *http.Request, n int) {
+			w.Header().Set("Content-Type", "text/html")
+			chunked(img.data)(w, r, n)
+		}, asked: 1},
+		"login page over the same host": {answer: func(w http.ResponseWriter, r *http.Request, n int) {
+			if r.URL.Path != "/login" {
+				http.Redirect(w, r, "/login", http.StatusFound)
+				return
+			}
+			page(w, r, n)
+		}, fails: mismatch, says: "looks like a web page", asked: 2},
+		"502, then fine": {answer: func(w http.ResponseWriter, r *http.Request, n int) {
+			if n == 1 {
+				page(&withStatus{w, http.StatusBadGateway}, r, n)
+				return
+			}
+			serveImage(w, r, img, `"v1"`)
+		}, asked: 2},
+		"100 Continue, then 200":  {answer: raw("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n" + whole), asked: 1},
+		"103 Early Hints, no end": {answer: raw(strings.Repeat("HTTP/1.1 103 Early Hints\r\nLink: </"+strings.Repeat("x", 1000)+">\r\n\r\n", 3000)), fails: anyError},
+		"101 Switching Protocols": {answer: raw("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n"), fails: status(101), asked: 1},
+		"length and chunks":       {answer: raw("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"), fails: mismatch, asked: 1},
+		"chunk of 2^64 bytes":     {answer: raw("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffffff\r\n"), fails: anyError, says: "broke off", asked: 6},
+		"length of 2^63 bytes":    {answer: raw("HTTP/1.1 200 OK\r\nContent-Length: 9223372036854775808\r\n\r\n"), fails: anyError, asked: 1},
+		"length of 8 EiB, size known": {answer: raw("HTTP/1.1 200 OK\r\nContent-Length: 9223372036854775807\r\n\r\n"), sized: true,
+			fails: is(func(e *SizeError) bool { return e.Announced }), asked: 1},
+		"HTTP/2 preface":         {answer: raw("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), fails: anyError},
+		"HTTP/0.9":               {answer: raw(string(img.data[:1000])), fails: anyError, says: "malformed", asked: 1},
+		"status 99":              {answer: raw("HTTP/1.1 099 Odd\r\n\r\n"), fails: anyError},
+		"status of two digits":   {answer: raw("HTTP/1.1 20 OK\r\n\r\n"), fails: anyError, says: "malformed", asked: 1},
+		"header of a line alone": {answer: raw("HTTP/1.1 200 OK\r\nhello\r\n\r\n"), fails: anyError, says: "malformed", asked: 1},
+		"brotli": {answer: func(w http.ResponseWriter, _ *http.Request, _ int) {
+			w.Header().Set("Content-Encoding", "br")
+			_, _ = w.Write([]byte("x"))
+		}, fails: anyError, says: "Content-Encoding", asked: 1},
+		"trailers": {answer: raw("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: ETag\r\n\r\n" +
+			fmt.Sprintf("%x\r\n%s\r\n0\r\nETag: \"x\"\r\n\r\n", imageSize, img.data)), asked: 1},
+		"redirect with an endless body": {answer: func(w http.ResponseWriter, r *http.Request, n int) {
+			if n == 1 {
+				w.Header().Set("Location", "/real")
+				w.WriteHeader(http.StatusFound)
+				endless(w, r, n)
+				return
+			}
+			serveImage(w, r, img, `"v1"`)
+		}, asked: 2},
+		"404 with an endless body": {answer: func(w http.ResponseWriter, r *http.Request, n int) {
+			w.WriteHeader(http.StatusNotFound)
+			endless(w, r, n)
+		}, fails: status(404), asked: 1},
+		"429 for ever": {answer: answer(http.StatusTooManyRequests), fails: status(429), says: "after 6 tries", asked: 6},
+	}
+}
+
+// withStatus writes a status before its body.
+type withStatus struct {
+	http.ResponseWriter
+	status int
+}
+
+func (w *withStatus) Write(p []byte) (int, error) {
+	w.WriteHeader(w.status)
+	return w.ResponseWriter.Write(p)
+}
+
 // ranges are answers to a request to continue at the half.
 func ranges(img image) map[string]behaviour {
 	half := imageSize / 2

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -50,6 +51,43 @@ func TestCertificates(t *testing.T) {
 			require.ErrorContains(t, err, c.says)
 			require.Equal(t, 1, e.Tries, "a certificate does not get better")
 			require.Contains(t, e.Hint(), "clock")
+			require.Empty(t, names(t, filepath.Dir(r.Part)))
+		})
+	}
+}
+
+// A peer that breaks off in the handshake is tried again, and given up.
+func TestHandshakesBreak(t *testing.T) {
+	img := newImage(100)
+	for name, answer := range map[string]func(net.Conn){
+		"reset at once": func(c net.Conn) { _ = c.(*net.TCPConn).SetLinger(0) },
+		"reset after the hello": func(c net.Conn) {
+			_, _ = c.Read(make([]byte, 1<<14))
+			_ = c.(*net.TCPConn).SetLinger(0)
+		},
+		"closed after the hello": func(c net.Conn) { _, _ = c.Read(make([]byte, 1<<14)) },
+		"half a record":          func(c net.Conn) { _, _ = c.Write([]byte{22, 3, 3, 1, 0, 2}) },
+		"an alert":               func(c net.Conn) { _, _ = c.Write([]byte{21, 3, 3, 0, 2, 2, 40}) },
+		"a page without TLS":     func(c net.Conn) { _, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\n<html>") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			require.NoError(t, err)
+			var served sync.WaitGroup
+			served.Go(func() {
+				for c, err := l.Accept(); err == nil; c, err = l.Accept() {
+					answer(c)
+					_ = c.Close()
+				}
+			})
+			r := request(t, "https://"+l.Addr().String(), img)
+			err = Get(t.Context(), r)
+			require.NoError(t, l.Close())
+			served.Wait()
+			var e *Error
+			require.ErrorAs(t, err, &e)
+			require.LessOrEqual(t, e.Tries, 6)
+			require.NotEmpty(t, e.Hint())
 			require.Empty(t, names(t, filepath.Dir(r.Part)))
 		})
 	}
