@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"castra.example/castra/castra/event"
 	"castra.example/castra/castra/internal/image"
 	"castra.example/castra/castra/internal/qemutest"
 	"castra.example/castra/castra/internal/soak"
@@ -85,4 +86,21 @@ func TestHostileImagesNeverReachQEMUSoak(t *testing.T) {
 	require.NotEmpty(t, calls(), "a good image does reach QEMU")
 	w.down()
 	soak.AtLeast(t, "D6", "hostile images refused with no call of QEMU or qemu-img", 30, float64(refused))
+}
+
+// What it costs to hash an image that is the user's own is told, as it is of one of the store.
+func TestHashingIsTold(t *testing.T) {
+	w := newWorld(t, patient)
+	content := mustRead(t, w.base)
+	w.configure(patient, vm("web", fmt.Sprintf("checksum = %q", sha512Of(content))))
+	w.up()
+	w.down()
+	var told []event.ImageVerified
+	for _, r := range w.events.all() {
+		if e, ok := r.Event.(event.ImageVerified); ok {
+			e.ElapsedMS = 0
+			told = append(told, e)
+		}
+	}
+	require.Equal(t, []event.ImageVerified{{Image: "base.qcow2", Path: w.base, Digest: sha512Of(content), Bytes: int64(len(content))}}, told)
 }

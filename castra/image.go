@@ -107,9 +107,12 @@ func (p *Project) fileImage(ctx context.Context, path, checksum string, get bool
 		return vmImage{}, err
 	}
 	if checksum != "" && get {
-		if err := image.Verify(ctx, path, checksum, p.imageReport(filepath.Base(path))); err != nil {
+		began, name := time.Now(), filepath.Base(path)
+		sum, size, err := image.Verify(ctx, path, checksum, p.imageReport(name))
+		if err != nil {
 			return vmImage{}, err
 		}
+		p.say(event.ImageVerified{Image: name, Path: path, Digest: sum, Bytes: size, ElapsedMS: time.Since(began).Milliseconds()})
 	}
 	return vmImage{Base: image.Base{Path: path, Format: info.Format}, size: int64(info.VirtualSize)}, nil
 }

@@ -142,6 +142,10 @@ func (j *job) recheck(ctx context.Context) (d Disk, ok bool, err error) {
 		return Disk{}, false, err
 	}
 	took := time.Since(begun)
+	// What was read may have been in memory alone: a disk that cannot take it would lose it, and leave the identity as it is.
+	if err := file.Sync(); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.EROFS) {
+		return Disk{}, false, err
+	}
 	if err := j.unchanged(file, name, before); err != nil {
 		return Disk{}, false, err
 	}

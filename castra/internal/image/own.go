@@ -36,21 +36,28 @@ func URLSource(address, checksum string) (Source, error) {
 // Title is what people are told of an image: its name, or that of its file.
 func (s Source) Title() string { return s.label() }
 
-// Verify compares the file at path with a digest, and reads all of it. One that differs is a *digest.MismatchError.
-func Verify(ctx context.Context, path, checksum string, report Report) error {
+// Verify compares the file at path with a digest, and reads all of it. Sum is the digest as Castra writes it, and bytes the file's size. A
+// file that differs is a *digest.MismatchError.
+func Verify(ctx context.Context, path, checksum string, report Report) (sum string, bytes int64, err error) {
 	want, err := digest.Parse(checksum)
 	if err != nil {
-		return fmt.Errorf("checksum of %s: %w", path, err)
+		return "", 0, fmt.Errorf("checksum of %s: %w", path, err)
 	}
 	real, err := filepath.EvalSymlinks(path) // digest.File follows none
 	if err != nil {
-		return err
+		return "", 0, err
 	}
-	got, err := digest.File(ctx, real, want.Algorithm, report.phase("verifying"))
+	progress := report.phase("verifying")
+	got, err := digest.File(ctx, real, want.Algorithm, func(done, total int64) {
+		bytes = total
+		if progress != nil {
+			progress(done, total)
+		}
+	})
 	if err != nil {
-		return err
+		return "", 0, err
 	}
-	return want.Check(path, got)
+	return got.String(), bytes, want.Check(path, got)
 }
 
 // SidecarError says: the file beside an image tells no digest, so that the image is not verified.
