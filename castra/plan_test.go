@@ -85,6 +85,7 @@ func TestPlanIsQuoted(t *testing.T) {
 	var text bytes.Buffer
 	require.NoError(t, plan.write(&text))
 	require.Contains(t, text.String(), `cd '`+strings.ReplaceAll(filepath.Join(odd, "s,1"), "'", `'\''`)+`' && `)
+	require.Contains(t, text.String(), ` 3>>'`+strings.ReplaceAll(filepath.Join(odd, "s,1", "logs", "web-0-serial.log"), "'", `'\''`)+"'\n")
 	w.up()
 	require.Equal(t, "running", w.status("web-0").State)
 	w.down()

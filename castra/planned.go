@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"castra.example/castra/castra/internal/guest"
+	"castra.example/castra/castra/internal/qemu"
 )
 
 // ProjectPlan is what Up would do. Its JSON form is that of `mage plan -json`.
@@ -26,7 +27,8 @@ type VMPlan struct {
 	Overlay   string   `json:"overlay"`
 	Seed      string   `json:"seed"`
 	Dir       string   `json:"dir"`     // where QEMU runs
-	Command   []string `json:"command"` // QEMU's command line
+	Command   []string `json:"command"` // QEMU's command line; its descriptor 3 is the serial port
+	SerialLog string   `json:"serial_log"`
 	Bootstrap string   `json:"bootstrap"`
 	// Start is "cold", "disk" or "ram", and StartReason why; Template is what the
 	// VM would be started from. VMs that would boot and are alike wait for the
@@ -83,6 +85,7 @@ func (t *templates) plan(ctx context.Context, p vmPlan, mode string, fault error
 	}
 	v := VMPlan{
 		Name: p.Name, BaseImage: p.base.Path, Overlay: p.spec.Overlay, Seed: p.spec.Seed, Dir: p.spec.Dir,
+		SerialLog: p.spec.SerialLog,
 		Command:   append([]string{p.spec.Binary}, p.spec.Args()...),
 		Bootstrap: fmt.Sprintf("%s: %s", mode, script),
 		Start:     w.Kind, StartReason: w.Reason, Template: w.Template,
@@ -111,7 +114,7 @@ func (p *ProjectPlan) write(w io.Writer) error {
 			}
 			b.WriteString(" " + word(arg))
 		}
-		b.WriteByte('\n')
+		fmt.Fprintf(&b, " \\\n    %d>>%s\n", qemu.SerialFD, word(vm.SerialLog))
 	}
 	_, err := io.WriteString(w, b.String())
 	return err

@@ -26,8 +26,9 @@ const (
 // Process is a QEMU that this process started.
 type Process struct {
 	PID    int
-	exited chan struct{}
-	err    error // how it ended; read after exited is closed
+	ended  chan struct{} // closed when it has been waited for
+	exited chan struct{} // and when its last words are in its logs, too
+	err    error         // how it ended; read after either is closed
 }
 
 // ExitedError says: QEMU ended although nobody asked it to.
@@ -41,18 +42,24 @@ func (e *ExitedError) Error() string { return fmt.Sprintf("QEMU ended: %v", e.Er
 func (e *ExitedError) Unwrap() error { return e.Err }
 
 // Start runs QEMU in a session of its own, so that neither Ctrl-C in this
-// terminal nor the end of this process reaches it, with its output appended
-// to the file log. It returns when QEMU holds its pidfile, or with an
-// *ExitedError when it ended before.
+// terminal nor the end of this process reaches it. What it prints goes to the
+// end of the file log, what its guest prints to Spec.SerialLog; each is set
+// aside, once, where it grows long. Start returns when QEMU holds its pidfile,
+// or with an *ExitedError when it ended before.
 func Start(ctx context.Context, s Spec, log string) (*Process, error) {
-	out, err := os.OpenFile(log, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	out, err := startPump(ctx, log, qemuLogLimit)
 	if err != nil {
 		return nil, err
 	}
-	defer out.Close()
+	defer out.in.Close() // QEMU's alone: the pumps end with it
+	serial, err := startPump(ctx, s.SerialLog, serialLogLimit)
+	if err != nil {
+		return nil, err
+	}
+	defer serial.in.Close()
 	cmd := exec.CommandContext(context.WithoutCancel(ctx), s.Binary, s.Args()...) // QEMU outlives ctx
 	cmd.Dir = s.Dir
-	cmd.Stdout, cmd.Stderr = out, out
+	cmd.Stdout, cmd.Stderr = out.in, out.in
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	cmd.Env = environment(os.Environ(), runtime.GOOS)
 	overlay, err := lockLaunch(s.Overlay)
@@ -60,21 +67,26 @@ func Start(ctx context.Context, s Spec, log string) (*Process, error) {
 		return nil, err
 	}
 	defer overlay.Close()
+	cmd.ExtraFiles = []*os.File{serial.in} // descriptor SerialFD there
 	if s.State != "" {
 		state, err := os.OpenFile(s.State, os.O_RDONLY|syscall.O_NOFOLLOW, 0)
 		if err != nil {
 			return nil, err
 		}
 		defer state.Close()
-		cmd.ExtraFiles = []*os.File{state} // descriptor stateFD there
+		cmd.ExtraFiles = append(cmd.ExtraFiles, state) // descriptor stateFD there
 	}
 	cmd.ExtraFiles = append(cmd.ExtraFiles, overlay)
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start QEMU: %w", err)
 	}
-	p := &Process{PID: cmd.Process.Pid, exited: make(chan struct{})}
+	// QEMU must not wait for a pump that does not read. On its serial port it looks after that itself.
+	_ = syscall.SetNonblock(int(out.in.Fd()), true)
+	p := &Process{PID: cmd.Process.Pid, ended: make(chan struct{}), exited: make(chan struct{})}
 	go func() { // ends with QEMU: a child that nobody waits for stays a zombie
 		p.err = cmd.Wait()
+		close(p.ended)
+		drain(out, serial)
 		close(p.exited)
 	}()
 	return p, p.awaitPidfile(ctx, s, log)
@@ -120,7 +132,7 @@ func (p *Process) awaitPidfile(ctx context.Context, s Spec, log string) error {
 // its number cannot be used again.
 func (p *Process) kill() error {
 	select {
-	case <-p.exited:
+	case <-p.ended:
 		return nil
 	default:
 	}
@@ -133,7 +145,7 @@ func (p *Process) kill() error {
 		return err
 	}
 	select {
-	case <-p.exited:
+	case <-p.ended:
 		return nil
 	case <-time.After(killLimit):
 		return fmt.Errorf("QEMU (pid %d) still runs %s after SIGKILL", p.PID, killLimit)
@@ -147,7 +159,7 @@ func (p *Process) exitCause() error {
 	return p.err
 }
 
-// Exited is closed when QEMU has ended.
+// Exited is closed when QEMU has ended, and what it wrote is in its logs.
 func (p *Process) Exited() <-chan struct{} { return p.exited }
 
 // ExitError tells how QEMU ended; valid once Exited is closed.

@@ -21,7 +21,7 @@ const (
 	savePoll  = 2 * time.Millisecond
 	// stateLimit bounds the devices' state, 0.5 MB here. A QEMU that sends more sends memory too.
 	stateLimit = 64 << 20
-	stateFD    = 3 // where Start puts Spec.State
+	stateFD    = SerialFD + 1 // where Start puts Spec.State
 )
 
 // Image is where Save puts a guest. RAM and State are "" for its disk alone.

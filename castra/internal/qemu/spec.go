@@ -27,9 +27,10 @@ type Spec struct {
 	Seed        string
 	Forwards    []Forward
 	// Restrict keeps the guest from reaching anything; forwards still work.
-	Restrict  bool
-	Pidfile   string
-	Monitor   string
+	Restrict bool
+	Pidfile  string
+	Monitor  string
+	// SerialLog is where Start has written what comes out of descriptor SerialFD.
 	SerialLog string
 	// UEFI is the firmware; the zero value is the machine's own, a BIOS on amd64. Vars is the VM's own copy of the template.
 	UEFI   UEFI
@@ -92,7 +93,8 @@ func (s Spec) Args() []string {
 		args = append(args, "-device", object("driver", "vmgenid", "guid", "auto"))
 	}
 	args = append(args,
-		"-chardev", "file,id=serial0,append=on,path="+escape(s.SerialLog),
+		"-add-fd", fmt.Sprintf("fd=%d,set=%d", SerialFD, serialSet),
+		"-chardev", fmt.Sprintf("file,id=serial0,append=on,path=/dev/fdset/%d", serialSet),
 		"-serial", "chardev:serial0",
 		"-chardev", "socket,id=monitor0,server=on,wait=off,path="+escape(s.Monitor),
 		"-mon", "chardev=monitor0,mode=control",
@@ -120,7 +122,13 @@ func (s Spec) Shape() []string {
 	return append([]string{s.arch()}, s.Args()...)
 }
 
-const ramID = "ram0"
+const (
+	ramID = "ram0"
+	// SerialFD is the descriptor of QEMU to which the guest's serial port is written, and serialSet the set that it is in, by which
+	// options name it. A file named there itself would grow without end.
+	SerialFD  = 3
+	serialSet = 1
+)
 
 func (s Spec) arch() string { return cmp.Or(s.Arch, "amd64") }
 

@@ -5,6 +5,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -91,12 +92,13 @@ func TestArgsKeepOddPaths(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		path := "/" + rapid.StringMatching(`[ -~]{1,40}`).Draw(t, "path")
 		s := defaultSpec()
-		s.Overlay, s.SerialLog = path, path
+		s.Overlay, s.Monitor = path, path
 		args := s.Args()
+		monitor := slices.Index(args, "-mon") - 1
 		var node struct{ File struct{ Filename string } }
 		require.NoError(t, json.Unmarshal([]byte(after(args, "-blockdev")), &node))
 		require.Equal(t, path, node.File.Filename)
-		require.Equal(t, path, optionValue(after(args, "-chardev"), "path"))
+		require.Equal(t, path, optionValue(args[monitor], "path"))
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"strconv"
 	"strings"
 )
@@ -12,9 +13,11 @@ import (
 type options struct {
 	name, uuid, pidfile string
 	monitor             string // path of the QMP socket
-	serial              string // path of the serial log
+	serial, serialID    string // path of the serial log, and the name of its chardev
 	serialAppend        bool
-	netdev              string // as given, for messages
+	sets                map[string]int // descriptors that were passed, one a set
+	passed              *os.File       // the one that serial is
+	netdev              string         // as given, for messages
 	forwards            []rule
 	nodes               []node
 	overlays            []node // images opened for writing
@@ -43,7 +46,7 @@ func (r rule) address() string { return net.JoinHostPort(r.host, strconv.Itoa(r.
 // parseOptions reads castra's command lines. What has no meaning for a fake
 // (kernel, sandbox, ...) is skipped.
 func parseOptions(args []string) (options, error) {
-	o := options{shape: plainShape()}
+	o := options{shape: plainShape(), sets: map[string]int{}}
 	chardevs := map[string]map[string]string{}
 	monitorID := ""
 	for i := 0; i < len(args); i++ {
@@ -63,6 +66,8 @@ func parseOptions(args []string) (options, error) {
 			o.uuid = value
 		case "pidfile":
 			o.pidfile = value
+		case "add-fd":
+			err = o.addDescriptor(fields)
 		case "chardev":
 			chardevs[fields["id"]] = fields
 		case "mon":
@@ -85,10 +90,10 @@ func parseOptions(args []string) (options, error) {
 	o.monitor = chardevs[monitorID]["path"]
 	for _, c := range chardevs {
 		if c[""] == "file" {
-			o.serial, o.serialAppend = c["path"], c["append"] == "on"
+			o.serial, o.serialID, o.serialAppend = c["path"], c["id"], c["append"] == "on"
 		}
 	}
-	for _, check := range []func() error{o.checkHardware, o.checkMemory, o.assign} {
+	for _, check := range []func() error{o.openSerial, o.checkHardware, o.checkMemory, o.assign} {
 		if err := check(); err != nil {
 			return o, err
 		}

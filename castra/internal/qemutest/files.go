@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -53,6 +54,10 @@ func (m *machine) writeSerial(text string) error {
 	if m.serial == "" {
 		return nil
 	}
+	if strings.HasPrefix(m.serial, fdSet) {
+		_, _ = io.WriteString(m.passed, text) // QEMU drops what nobody takes
+		return nil
+	}
 	flag := os.O_WRONLY | os.O_CREATE | os.O_APPEND
 	if !m.serialAppend {
 		flag |= os.O_TRUNC
@@ -65,6 +70,49 @@ func (m *machine) writeSerial(text string) error {
 	defer f.Close()
 	_, err = io.WriteString(f, text)
 	return err
+}
+
+// fdSet and the number of a set is a path that stands for a descriptor which was passed.
+const fdSet = "/dev/fdset/"
+
+// addDescriptor takes -add-fd.
+func (o *options) addDescriptor(fields map[string]string) error {
+	fd, err := strconv.Atoi(fields["fd"])
+	if err != nil {
+		return errors.New("Parameter 'fd' expects a number") //nolint:staticcheck // QEMU's words
+	}
+	if fd <= 2 {
+		return errors.New("fd cannot be a standard I/O stream")
+	}
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil {
+		return errors.New("fd is not valid or already in use")
+	}
+	o.sets[fields["set"]] = fd
+	return nil
+}
+
+// openSerial opens the serial port's descriptor, where it has one.
+func (o *options) openSerial() error {
+	set, ok := strings.CutPrefix(o.serial, fdSet)
+	if !ok {
+		return nil
+	}
+	fault := func(why error) error {
+		return fmt.Errorf("-chardev file,id=%s,append=on,path=%s: Could not open '%s': %s", o.serialID, o.serial, o.serial, reason(why))
+	}
+	fd, ok := o.sets[set]
+	if !ok {
+		return fault(unix.ENOENT)
+	}
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	if err != nil {
+		return fault(err)
+	}
+	if flags&unix.O_ACCMODE != unix.O_WRONLY {
+		return fault(unix.EACCES)
+	}
+	o.passed = os.NewFile(uintptr(fd), o.serial)
+	return nil
 }
 
 func (m *machine) guestPath() string {

@@ -23,6 +23,8 @@ import (
 //	refuse-login        the guest lets nobody in
 //	restore-refused     no saved state is taken: status 1, as QEMU
 //	restore-silent      a restored guest runs and never answers
+//	flood-serial        the guest prints to its serial port without end
+//	flood-output        the same of QEMU itself, to its standard error
 //	migrate-fails       a migration ends as failed, half of the state sent
 //	migrate-stuck       a migration stays active, and nothing is sent
 //	migrate-silent      the monitor says nothing any more once asked to migrate

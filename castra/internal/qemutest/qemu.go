@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -45,6 +46,7 @@ func runQEMU(args []string) int {
 		fmt.Println(dir)
 		return 0
 	}
+	signal.Ignore(syscall.SIGPIPE) // as QEMU does
 	o, err := parseOptions(args)
 	if err != nil {
 		return complain("%v", err)
@@ -149,7 +151,33 @@ func (m *machine) powerOn() error {
 	case this().goarch == "amd64":
 		firmware = "SeaBIOS (fake)\r\n"
 	}
-	return errors.Join(m.bootByFirmware(), m.writeSerial(firmware+"Linux version 6.1.0 (fake)\r\n"))
+	if err := errors.Join(m.bootByFirmware(), m.writeSerial(firmware+"Linux version 6.1.0 (fake)\r\n")); err != nil {
+		return err
+	}
+	m.flood()
+	return nil
+}
+
+// flood acts the personalities that print without end, in numbered lines of 16 bytes.
+func (m *machine) flood() {
+	for word, write := range map[string]func(string) error{
+		"flood-serial": m.writeSerial,
+		"flood-output": func(text string) error { _, err := os.Stderr.WriteString(text); return err },
+	} {
+		if !m.personality.Has(word) {
+			continue
+		}
+		go func() {
+			for line := 0; ; {
+				var b strings.Builder
+				for range 2048 {
+					fmt.Fprintf(&b, "%015d\n", line)
+					line++
+				}
+				_ = write(b.String()) // who reads it is of no concern to a guest
+			}
+		}()
+	}
 }
 
 // serveGuest starts the guest's servers, unless they come with a saved state.
