@@ -146,14 +146,21 @@ func TestStopRealFullDisk(t *testing.T) {
 
 // fullDisk is QEMU with a disk that boots and has no room, in place of the overlay.
 func fullDisk(t *testing.T, qemu string) string {
+	return withDisk(t, qemu, writeAndHalt, func(disk string) string {
+		return fmt.Sprintf(`{"driver":"blkdebug","image":{"driver":"file","filename":%q},`+
+			`"inject-error":[{"event":"write_aio","errno":28,"iotype":"write"}]}`, disk)
+	})
+}
+
+// withDisk is QEMU with a disk that boots the code, in place of the overlay.
+func withDisk(t *testing.T, qemu string, code []byte, file func(disk string) string) string {
 	dir := t.TempDir()
 	disk := filepath.Join(dir, "disk")
 	content := make([]byte, 1<<20)
-	copy(content, writeAndHalt)
+	copy(content, code)
 	copy(content[510:], "\x55\xaa")
 	require.NoError(t, os.WriteFile(disk, content, 0o600))
-	node := fmt.Sprintf(`{"node-name":"overlay","driver":"raw","file":{"driver":"blkdebug","image":{"driver":"file","filename":%q},`+
-		`"inject-error":[{"event":"write_aio","errno":28,"iotype":"write"}]}}`, disk)
+	node := `{"node-name":"overlay","driver":"raw","file":` + file(disk) + `}`
 	script := filepath.Join(dir, "qemu")
 	require.NoError(t, os.WriteFile(script, fmt.Appendf(nil, `#!/bin/sh
 for arg in "$@"; do

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -218,6 +219,35 @@ var conformance = map[string]func(*testing.T, *world){
 		text, err := os.ReadFile(w.path("a-serial.log"))
 		require.NoError(t, err)
 		require.True(t, strings.HasPrefix(string(text), "last boot\n"), "%q", text)
+	},
+	"the serial port is a descriptor in a set": func(t *testing.T, w *world) {
+		out, in, err := os.Pipe()
+		require.NoError(t, err)
+		require.NoError(t, out.Close()) // nobody reads what it says
+		args := append([]string{"-add-fd", "fd=3,set=1"}, w.args("a")...)
+		i := slices.Index(args, "file,id=serial0,append=on,path=a-serial.log")
+		args[i] = "file,id=serial0,append=on,path=/dev/fdset/1"
+		v := w.startWith(t, []*os.File{in}, args...)
+		require.NoError(t, in.Close())
+		w.await(t, v, "a")
+		require.Equal(t, "running", statusOf(t, w.dial(t, "a")))
+	},
+	"a descriptor that there is not": func(t *testing.T, w *world) {
+		for _, c := range [][2]string{
+			{"fd=x,set=1", "-add-fd fd=x,set=1: Parameter 'fd' expects a number"},
+			{"fd=1,set=1", "-add-fd fd=1,set=1: fd cannot be a standard I/O stream"},
+			{"fd=99,set=1", "-add-fd fd=99,set=1: fd is not valid or already in use"},
+		} {
+			code, stderr := w.start(t, append([]string{"-add-fd", c[0]}, w.args("a")...)...).result(t)
+			require.Equal(t, 1, code)
+			require.Equal(t, "qemu-system-x86_64: "+c[1]+"\n", stderr)
+		}
+		args := w.args("a")
+		i := slices.Index(args, "file,id=serial0,append=on,path=a-serial.log")
+		args[i] = "file,id=serial0,append=on,path=/dev/fdset/2"
+		code, stderr := w.start(t, args...).result(t)
+		require.Equal(t, 1, code)
+		require.Equal(t, "qemu-system-x86_64: -chardev "+args[i]+": Could not open '/dev/fdset/2': No such file or directory\n", stderr)
 	},
 	"what stands at the socket's path is replaced": func(t *testing.T, w *world) {
 		require.NoError(t, os.WriteFile(w.path("a.qmp"), []byte("x"), 0o600))
