@@ -9,8 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"castra.example/castra/castra/event"
 	"castra.example/castra/castra/internal/report"
 	"castra.example/castra/castra/internal/workspace"
@@ -27,6 +25,7 @@ type command struct {
 	session *session
 	unlock  func()
 	journal *os.File // nil where there is none
+	tidied  []PrunedItem
 }
 
 // begin takes the workspace's lock for the verb called name, and loads its
@@ -67,9 +66,16 @@ func (c *command) tidy() {
 	legacy, legacyErr := c.ws.RemoveLegacy()
 	err = errors.Join(err, legacyErr)
 	for _, item := range append(items, legacy...) {
+		c.tidied = append(c.tidied, PrunedItem{c.ws.ID, filepath.Join(c.ws.Root, item.Path), item.Kind, item.Bytes})
 		c.events.Emit(event.Cleanup{Path: filepath.Join(c.ws.Root, item.Path), What: item.Kind, Bytes: item.Bytes})
 	}
+	stale, _ := staleIndex(c.home) // Heal says what cannot be looked at
 	err = errors.Join(err, workspace.Heal(c.home))
+	for _, item := range stale {
+		if _, statErr := os.Lstat(item.Path); errors.Is(statErr, os.ErrNotExist) {
+			c.tidied = append(c.tidied, item)
+		}
+	}
 	if c.name == "up" { // what is in the index already needs no writing there
 		err = errors.Join(err, workspace.Register(c.home, c.ws))
 	}
@@ -152,13 +158,10 @@ func (c *command) openJournal() (event.Reporter, error) {
 	if err := c.ws.MakeDir(c.ws.Logs()); err != nil {
 		return nil, err
 	}
-	path := c.ws.EventLog()
-	if st, err := os.Lstat(path); err == nil && st.Size() > journalLimit {
-		if err := os.Rename(path, path+".1"); err != nil {
-			return nil, err
-		}
+	if err := c.ws.RotateLog(c.ws.EventLog(), journalLimit); err != nil {
+		return nil, err
 	}
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND|unix.O_NOFOLLOW, 0o600)
+	f, err := c.ws.AppendLog(c.ws.EventLog())
 	if err != nil {
 		return nil, err
 	}

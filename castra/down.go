@@ -6,13 +6,13 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"castra.example/castra/castra/event"
-	"castra.example/castra/castra/internal/host"
 	"castra.example/castra/castra/internal/qemu"
 	"castra.example/castra/castra/internal/report"
 	"castra.example/castra/castra/internal/workspace"
@@ -145,7 +145,7 @@ func (c *command) takeDown(ctx context.Context, vm string, l qemu.Ladder, reason
 func (c *command) reclaim(vm string, r workspace.VM, why string) (int64, error) {
 	freed, err := c.discardOverlay(vm, r, why)
 	err = errors.Join(err, c.ws.RemoveOwn(c.ws.Seed(vm)), c.ws.RemoveOwn(c.ws.Vars(vm)), removeSocket(c.ws, vm))
-	if gone, pidErr := qemu.RemovePidfile(c.ws.Pidfile(vm)); pidErr != nil || !gone {
+	if gone, pidErr := removePidfile(c.ws, vm); pidErr != nil || !gone {
 		err = errors.Join(err, fmt.Errorf("pidfile %s is left", c.ws.Pidfile(vm)), pidErr)
 	}
 	if err != nil {
@@ -154,36 +154,15 @@ func (c *command) reclaim(vm string, r workspace.VM, why string) (int64, error) 
 	return freed, c.session.drop(vm)
 }
 
-// discardOverlay removes the overlay on record. Where the record does not tell
-// which file that is, since a command was killed before or the workspace was
-// moved, only one in the workspace, or an empty one, is taken for it. One that
-// a living QEMU has open is left: this workspace may be a copy of its own.
-func (c *command) discardOverlay(vm string, r workspace.VM, why string) (int64, error) {
-	path, id := r.Overlay.Path, r.Overlay.ID
-	if path == "" {
-		path = c.ws.Overlay(c.ws.ID, vm)
-	}
-	there, err := os.Lstat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return 0, nil
-	}
+// removePidfile removes a pidfile of the workspace that nobody holds, and tells
+// whether it is gone.
+func removePidfile(ws *workspace.Workspace, vm string) (bool, error) {
+	root, err := ws.OpenRoot()
 	if err != nil {
-		return 0, err
+		return false, err
 	}
-	if used, err := qemu.InUse(path); err != nil || used {
-		return 0, errors.Join(fmt.Errorf("overlay %s is left: another QEMU has it open", path), err)
-	}
-	if id == (host.FileID{}) {
-		if !c.ws.Contains(path) && there.Size() > 0 {
-			return 0, fmt.Errorf("overlay %s: Castra was killed before it made that file, so it is left", path)
-		}
-		id = host.IDOfInfo(there)
-	}
-	freed, err := workspace.RemoveMade(path, id)
-	if err == nil {
-		c.events.Emit(event.OverlayDiscarded{VM: vm, Path: path, Bytes: freed, Reason: why})
-	}
-	return freed, err
+	defer root.Close()
+	return qemu.RemovePidfileIn(root, filepath.Base(ws.Pidfile(vm)))
 }
 
 // removeSocket removes a dead VM's monitor socket, and nothing that is no

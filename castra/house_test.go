@@ -45,6 +45,7 @@ var mayImport = map[string][]string{
 	// for tests alone
 	"internal/qemutest": {"internal/seed"},
 	"internal/e2e":      nil,
+	"internal/hostile":  nil,
 	"internal/soak":     nil,
 }
 

@@ -204,23 +204,24 @@ func (u *upRun) writeSeed(p vmPlan) error {
 // clearRun removes what an earlier run of the VM may have left in this one's
 // way, and keeps its logs once.
 func (u *upRun) clearRun(vm string) error {
-	if gone, err := qemu.RemovePidfile(u.ws.Pidfile(vm)); err != nil || !gone {
+	if gone, err := removePidfile(u.ws, vm); err != nil || !gone {
 		return errors.Join(fmt.Errorf("pidfile %s is held by another process", u.ws.Pidfile(vm)), err)
 	}
 	if err := removeSocket(u.ws, vm); err != nil {
 		return err
 	}
 	for _, log := range []string{u.ws.QEMULog(vm), u.ws.SerialLog(vm)} {
-		if err := os.Rename(log, log+".1"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := u.ws.RotateLog(log, 0); err != nil {
 			return err
 		}
+		// Made here: QEMU would make the serial log with the modes of the umask.
+		f, err := u.ws.AppendLog(log)
+		if err != nil {
+			return err
+		}
+		f.Close()
 	}
-	// Made here, since QEMU would make it with the modes of the umask.
-	serial, err := os.OpenFile(u.ws.SerialLog(vm), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	return serial.Close()
+	return nil
 }
 
 // setForwards takes the rules in force into the record, and finds the port

@@ -13,7 +13,6 @@ import (
 	"castra.example/castra/castra/event"
 	"castra.example/castra/castra/internal/host"
 	"castra.example/castra/castra/internal/image"
-	"castra.example/castra/castra/internal/qemu"
 	"castra.example/castra/castra/internal/report"
 	"castra.example/castra/castra/internal/warm"
 	"castra.example/castra/castra/internal/workspace"
@@ -48,7 +47,7 @@ type PruneReport struct {
 type PrunedItem struct {
 	Workspace string `json:"workspace,omitempty"`
 	Path      string `json:"path"`
-	Kind      string `json:"kind"` // image, template, overlay, log, bootstrap, record, socket, pidfile, legacy
+	Kind      string `json:"kind"` // image, template, overlay, log, bootstrap, record, socket, pidfile, legacy, staged
 	Bytes     int64  `json:"bytes"`
 }
 
@@ -91,6 +90,9 @@ func (w *Workspaces) Prune(ctx context.Context, o PruneOptions) (*PruneReport, e
 
 func (r *PruneReport) add(items ...PrunedItem) {
 	for _, item := range items {
+		if item.Workspace == "" && slices.ContainsFunc(r.Items, func(i PrunedItem) bool { return i.Path == item.Path }) {
+			continue // of the home, which every workspace has seen to
+		}
 		r.Items = append(r.Items, item)
 		r.Bytes += item.Bytes
 	}
@@ -111,7 +113,7 @@ func (p *Project) prune(ctx context.Context, verb string, o PruneOptions) ([]Pru
 		if err != nil && !as[*workspace.RecordError](err) {
 			return nil, err
 		}
-		return prunable(ws, session, o)
+		return p.planned(ctx, ws, session, o)
 	}
 	c, err := p.begin(ctx, ws, verb)
 	if err != nil {
@@ -130,6 +132,26 @@ func (p *Project) prune(ctx context.Context, verb string, o PruneOptions) ([]Pru
 	return items, c.finish(summary, err)
 }
 
+// planned is what prune would remove. While VMs run it would remove nothing, but
+// by force.
+func (p *Project) planned(ctx context.Context, ws *workspace.Workspace, session *workspace.Session, o PruneOptions) ([]PrunedItem, error) {
+	all, leftErr := leftovers(ws, p.home)
+	var running []string
+	var err error
+	if p.options.Force {
+		if running, err = p.runningVMs(ctx); err != nil {
+			return nil, err
+		}
+	}
+	items, err := p.prunable(ws, session, o, running)
+	for _, item := range items {
+		if !covers(all, item.Path) {
+			all = append(all, item)
+		}
+	}
+	return all, errors.Join(leftErr, err)
+}
+
 // prune finds what is to go before anything does, so that it is what a dry run
 // tells, and gives what went.
 func (c *command) prune(ctx context.Context, o PruneOptions) ([]PrunedItem, error) {
@@ -143,7 +165,7 @@ func (c *command) prune(ctx context.Context, o PruneOptions) ([]PrunedItem, erro
 	if len(running) > 0 && !c.options.Force {
 		return nil, &RunningError{running}
 	}
-	planned, err := prunable(c.ws, c.session.data, o)
+	planned, err := c.prunable(c.ws, c.session.data, o, running)
 	if err != nil {
 		return nil, err
 	}
@@ -153,7 +175,7 @@ func (c *command) prune(ctx context.Context, o PruneOptions) ([]PrunedItem, erro
 		}
 	}
 	err = c.remove(o)
-	var gone []PrunedItem
+	gone := c.tidied
 	for _, item := range planned {
 		if _, statErr := os.Lstat(item.Path); errors.Is(statErr, os.ErrNotExist) {
 			gone = append(gone, item)
@@ -173,7 +195,7 @@ func (c *command) remove(o PruneOptions) error {
 	vms, pidErr := c.ws.PidfileVMs()
 	err = errors.Join(err, pidErr)
 	for _, vm := range vms {
-		if _, pidErr := qemu.RemovePidfile(c.ws.Pidfile(vm)); pidErr != nil {
+		if _, pidErr := removePidfile(c.ws, vm); pidErr != nil {
 			err = errors.Join(err, pidErr)
 		}
 	}
@@ -184,9 +206,9 @@ func removable(ws *workspace.Workspace, o PruneOptions) ([]workspace.Item, error
 	return ws.Removable(workspace.RemoveOptions{KeepLogs: o.KeepLogs, KeepOverlays: o.KeepOverlays})
 }
 
-// prunable lists what prune removes from a workspace where nothing runs. The
-// session may be nil.
-func prunable(ws *workspace.Workspace, session *workspace.Session, o PruneOptions) ([]PrunedItem, error) {
+// prunable lists what prune removes from a workspace. The session may be nil.
+// The VMs that run are taken down before, as by Down.
+func (p *Project) prunable(ws *workspace.Workspace, session *workspace.Session, o PruneOptions, running []string) ([]PrunedItem, error) {
 	items, err := removable(ws, o)
 	if err != nil {
 		return nil, err
@@ -195,20 +217,56 @@ func prunable(ws *workspace.Workspace, session *workspace.Session, o PruneOption
 	for _, item := range items {
 		all = append(all, PrunedItem{ws.ID, filepath.Join(ws.Root, item.Path), item.Kind, item.Bytes})
 	}
-	vms, err := ws.PidfileVMs()
-	for _, vm := range vms {
-		if path := ws.Pidfile(vm); pid(ws, vm) == 0 {
-			all = append(all, PrunedItem{ws.ID, path, "pidfile", diskUsage(path)})
+	add := func(path, kind string) {
+		if st, err := os.Lstat(path); err == nil && !covers(all, path) {
+			all = append(all, PrunedItem{ws.ID, path, kind, host.DiskUsage(st)})
 		}
 	}
-	if session == nil || o.KeepOverlays {
+	vms, err := ws.PidfileVMs()
+	for _, vm := range vms {
+		if st, err := os.Lstat(ws.Pidfile(vm)); err == nil && st.Mode().IsRegular() && (slices.Contains(running, vm) || pid(ws, vm) == 0) {
+			add(ws.Pidfile(vm), "pidfile")
+		}
+	}
+	if session == nil || o.KeepOverlays && len(running) == 0 {
 		return all, err
 	}
 	for _, vm := range session.Names() {
-		overlay := session.VMs[vm].Overlay
-		if st, statErr := os.Lstat(overlay.Path); statErr == nil && !ws.Contains(overlay.Path) && host.IDOfInfo(st) == overlay.ID {
-			all = append(all, PrunedItem{ws.ID, overlay.Path, "overlay", host.DiskUsage(st)})
+		r := session.VMs[vm]
+		path := recordedOverlay(ws, vm, r)
+		if there, err := workspace.Identify(path); err == nil && proveOverlay(ws, p.home, path, r, there) == nil {
+			add(path, "overlay")
 		}
+		add(ws.Seed(vm), "overlay")
+		add(ws.Vars(vm), "overlay")
+	}
+	return all, err
+}
+
+// covers tells that a path is one of the items, or lies below one.
+func covers(items []PrunedItem, path string) bool {
+	return slices.ContainsFunc(items, func(i PrunedItem) bool {
+		return path == i.Path || strings.HasPrefix(path, i.Path+string(filepath.Separator))
+	})
+}
+
+// leftovers lists what every command removes before its own work.
+func leftovers(ws *workspace.Workspace, home string) ([]PrunedItem, error) {
+	staged, err := ws.Staged()
+	legacy, legacyErr := ws.Legacy()
+	var all []PrunedItem
+	for _, item := range slices.Concat(staged, legacy) {
+		all = append(all, PrunedItem{ws.ID, filepath.Join(ws.Root, item.Path), item.Kind, item.Bytes})
+	}
+	stale, indexErr := staleIndex(home)
+	return append(all, stale...), errors.Join(err, legacyErr, indexErr)
+}
+
+func staleIndex(home string) ([]PrunedItem, error) {
+	files, err := workspace.Stale(home)
+	var all []PrunedItem
+	for _, file := range files {
+		all = append(all, PrunedItem{Path: file, Kind: "record", Bytes: diskUsage(file)})
 	}
 	return all, err
 }

@@ -19,11 +19,13 @@ func FreeDisk(path string) (uint64, error) {
 	return st.Bavail * uint64(st.Bsize), nil
 }
 
-// FileID is the device and inode of a file: what tells one file from another
-// that later took its name.
+// FileID is what tells a file from another that later took its name. The
+// inode alone would not: its number is free again once the file is gone, and
+// the next file may get it.
 type FileID struct {
 	Device uint64 `json:"device"`
 	Inode  uint64 `json:"inode"`
+	Born   int64  `json:"born_ns,omitempty"` // 0: not kept by the file system, or not asked for
 }
 
 // IDOf reads the identity of an open file.
@@ -32,10 +34,13 @@ func IDOf(f *os.File) (FileID, error) {
 	if err != nil {
 		return FileID{}, err
 	}
-	return IDOfInfo(st), nil
+	id := IDOfInfo(st)
+	id.Born = Born(f)
+	return id, nil
 }
 
-// IDOfInfo reads the identity out of a stat; zero where it holds none.
+// IDOfInfo reads the identity out of a stat, which does not tell when the file
+// was born; zero where it holds none.
 func IDOfInfo(info fs.FileInfo) FileID {
 	if st, ok := info.Sys().(*syscall.Stat_t); ok {
 		return FileID{Device: uint64(st.Dev), Inode: st.Ino} //nolint:unconvert // 32 bits and signed on macOS

@@ -33,7 +33,7 @@ func (p placed) ours(f *os.File) bool {
 	}
 	if p.Link && id.Device == p.Identity.Device && id.Inode == p.Identity.Inode {
 		if p.Born != 0 {
-			return p.Born == born(f)
+			return p.Born == host.Born(f)
 		}
 		return id.Bytes == p.Identity.Bytes && id.MtimeNsec == p.Identity.MtimeNsec
 	}
@@ -302,7 +302,7 @@ func (p *placing) remember(f *os.File, linked bool) error {
 	if err != nil {
 		return err
 	}
-	data, err := json.Marshal(placed{p.facts.Disk.Digest, linked, id, born(f)})
+	data, err := json.Marshal(placed{p.facts.Disk.Digest, linked, id, host.Born(f)})
 	if err != nil {
 		return err
 	}

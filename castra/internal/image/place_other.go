@@ -9,6 +9,3 @@ import (
 
 // reflink is not known here.
 func reflink(_, _ *os.File) error { return errors.ErrUnsupported }
-
-// born is not known here.
-func born(*os.File) int64 { return 0 }

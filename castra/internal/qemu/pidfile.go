@@ -41,14 +41,39 @@ func holder(f *os.File) (int, error) {
 // QEMU that starts meanwhile then sees a held file, or its own new one, and
 // never loses it. It tells whether the file is gone.
 func RemovePidfile(pidfile string) (bool, error) {
-	f, err := openPidfile(pidfile, os.O_RDWR)
+	root, err := os.OpenRoot(filepath.Dir(pidfile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return true, nil
 	}
 	if err != nil {
-		return false, err
+		return false, fmt.Errorf("pidfile %s: %w", pidfile, err)
+	}
+	defer root.Close()
+	return RemovePidfileIn(root, filepath.Base(pidfile))
+}
+
+// RemovePidfileIn is RemovePidfile of a file directly in root, which has been
+// proved to be Castra's.
+func RemovePidfileIn(root *os.Root, name string) (bool, error) {
+	pidfile := filepath.Join(root.Name(), name)
+	st, err := root.Lstat(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return true, nil
+	}
+	if err == nil && !st.Mode().IsRegular() {
+		err = errors.New("not a regular file")
+	}
+	if err != nil {
+		return false, fmt.Errorf("pidfile %s: %w", pidfile, err)
+	}
+	f, err := root.OpenFile(name, os.O_RDWR|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return false, fmt.Errorf("pidfile %s: %w", pidfile, err)
 	}
 	defer f.Close()
+	if mine, err := f.Stat(); err != nil || !os.SameFile(st, mine) {
+		return false, err
+	}
 	lock := unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart}
 	if err := unix.FcntlFlock(f.Fd(), setLock, &lock); err != nil {
 		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
@@ -56,19 +81,10 @@ func RemovePidfile(pidfile string) (bool, error) {
 		}
 		return false, fmt.Errorf("pidfile %s: %w", pidfile, err)
 	}
-	root, err := os.OpenRoot(filepath.Dir(pidfile))
-	if err != nil {
-		return false, fmt.Errorf("pidfile %s: %w", pidfile, err)
+	if there, err := root.Lstat(name); err != nil || !os.SameFile(st, there) {
+		return false, nil //nolint:nilerr // it is another's by now
 	}
-	defer root.Close()
-	mine, err := f.Stat()
-	if err != nil {
-		return false, fmt.Errorf("pidfile %s: %w", pidfile, err)
-	}
-	if there, err := root.Lstat(filepath.Base(pidfile)); err != nil || !os.SameFile(mine, there) {
-		return false, nil
-	}
-	if err := root.Remove(filepath.Base(pidfile)); err != nil {
+	if err := root.Remove(name); err != nil {
 		return false, fmt.Errorf("pidfile %s: %w", pidfile, err)
 	}
 	return true, nil

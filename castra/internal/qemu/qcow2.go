@@ -3,10 +3,13 @@ package qemu
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+
+	"golang.org/x/sys/unix"
 )
 
 // Overlays are written here and not by qemu-img, which takes some 25 ms to start
@@ -161,4 +164,35 @@ func qcow2Size(f io.ReaderAt) (uint64, bool) {
 		return 0, false
 	}
 	return binary.BigEndian.Uint64(head[24:]), true
+}
+
+// BackingOf reads which image the qcow2 at path is on top of. Made is false of
+// a file whose header is not written yet, as that of an overlay in the making;
+// what is no qcow2 has no backing image.
+func BackingOf(path string) (backing string, made bool, err error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return "", false, err
+	}
+	defer f.Close()
+	head := make([]byte, 4<<10) // what comes before the path is 128 bytes of ours, and QEMU may add some
+	n, err := f.ReadAt(head, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return "", false, err
+	}
+	if head = head[:n]; bytes.Count(head, []byte{0}) == len(head) {
+		return "", false, nil
+	}
+	if n < 32 || binary.BigEndian.Uint32(head) != qcow2Magic {
+		return "", true, nil
+	}
+	at, size := binary.BigEndian.Uint64(head[8:]), binary.BigEndian.Uint32(head[16:])
+	if size > maxBacking {
+		return "", true, nil
+	}
+	name := make([]byte, size)
+	if _, err := f.ReadAt(name, int64(at&(1<<62-1))); err != nil {
+		return "", true, nil //nolint:nilerr // a header that leads nowhere is not ours
+	}
+	return string(name), true, nil
 }

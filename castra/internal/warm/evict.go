@@ -6,10 +6,11 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"time"
+
+	"castra.example/castra/castra/internal/host"
 )
 
 const (
@@ -26,7 +27,7 @@ func (s *Store) drop(root *os.Root, name string) (bool, error) {
 	if err := ours(root, name); err != nil {
 		return false, err
 	}
-	held, err := s.hold(name)
+	held, err := s.hold(name, os.O_CREATE)
 	if errors.Is(err, errInUse) {
 		return false, nil
 	}
@@ -71,7 +72,7 @@ func (s *Store) setAside(key, why string) error {
 		}
 		return err
 	}
-	faults := []error{root.WriteFile(filepath.Join(aside, whyName), []byte(why+"\n"), 0o600)}
+	faults := []error{explain(root, aside, why)}
 	entries, err := fs.ReadDir(root.FS(), ".")
 	faults = append(faults, err)
 	entries = slices.DeleteFunc(entries, func(e fs.DirEntry) bool { return !asideName.MatchString(e.Name()) })
@@ -82,6 +83,25 @@ func (s *Store) setAside(key, why string) error {
 		}
 	}
 	return errors.Join(faults...)
+}
+
+// explain writes why a template was set aside beside it. What has that name is
+// replaced and never written to: it may be another's file too.
+func explain(root *os.Root, aside, why string) error {
+	dir, err := host.OpenBelow(root, aside)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	if err := dir.Remove(whyName); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := dir.OpenFile(whyName, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(why + "\n")
+	return errors.Join(err, f.Close())
 }
 
 // asideSince is when the directory called name was set aside, in nanoseconds.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -130,27 +131,28 @@ func (s *Store) list(match func(string) bool) ([]Info, error) {
 // ours is nil where the directory is of our user, and holds nothing but what
 // we put there. One that was being made or removed may hold anything.
 func ours(root *os.Root, name string) error {
+	path := filepath.Join(root.Name(), name)
 	st, err := root.Lstat(name)
 	if err != nil {
 		return err
 	}
-	var owner unix.Stat_t
-	path := filepath.Join(root.Name(), name)
 	if !st.IsDir() {
 		return fmt.Errorf("%s: not a directory, so it is left", path)
 	}
-	if err := unix.Lstat(path, &owner); err != nil {
-		return err
-	}
-	if int(owner.Uid) != os.Geteuid() {
+	if owner, ok := st.Sys().(*syscall.Stat_t); !ok || int(owner.Uid) != os.Geteuid() {
 		return fmt.Errorf("%s: of another user, so it is left", path)
 	}
 	if newName.MatchString(name) || goneName.MatchString(name) {
 		return nil
 	}
-	entries, err := fs.ReadDir(root.FS(), name)
+	dir, err := host.OpenBelow(root, name)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	entries, err := fs.ReadDir(dir.FS(), ".")
 	for _, e := range entries {
-		if !slices.Contains(known, e.Name()) && !tempName.MatchString(e.Name()) {
+		if e.IsDir() || !slices.Contains(known, e.Name()) && !tempName.MatchString(e.Name()) {
 			return fmt.Errorf("%s holds %q, which Castra did not make, so it is left", path, e.Name())
 		}
 	}
@@ -167,21 +169,23 @@ func (s *Store) info(root *os.Root, name string) Info {
 	if readJSON(s.path(name, manifestName), &m) == nil {
 		i.Stage, i.Owner, i.Made, i.RAM = m.Ingredients.Stage, m.Ingredients.Owner, m.Made, m.has(RAMName)
 	}
-	held, err := s.hold(name)
+	held, err := s.hold(name, 0)
 	unlock(held)
-	i.InUse = err != nil
+	i.InUse = err != nil && !errors.Is(err, fs.ErrNotExist)
 	return i
 }
 
 // hold takes the lock that says that nobody uses the directory called name. An
 // error says that somebody does, or that it cannot be known: errInUse where
-// that is all. There may be nothing to lock, which is nil.
-func (s *Store) hold(name string) (*os.File, error) {
+// that is all. There may be nothing to lock, which is nil. Flag is os.O_CREATE
+// where the lock of a template in the making is to be made if it is missing, so
+// that its maker does not take it meanwhile; else that is fs.ErrNotExist.
+func (s *Store) hold(name string, flag int) (*os.File, error) {
 	if goneName.MatchString(name) {
 		return nil, nil
 	}
 	if newName.MatchString(name) {
-		return lockFile(s.path(name, lockName), os.O_RDWR|os.O_CREATE, unix.LOCK_EX)
+		return lockFile(s.path(name, lockName), os.O_RDWR|flag, unix.LOCK_EX)
 	}
 	held, err := lockFile(s.path(name, manifestName), os.O_RDONLY, unix.LOCK_EX)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

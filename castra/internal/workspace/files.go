@@ -6,11 +6,14 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strconv"
 
-	"github.com/google/renameio/v2"
 	"golang.org/x/sys/unix"
+
+	"castra.example/castra/castra/internal/host"
 )
 
 // recordLimit bounds what is read of a record: a file left by someone else
@@ -21,57 +24,123 @@ const recordLimit = 1 << 20
 // file or the new one and never a part: written beside, synced, renamed, and
 // the directory synced. The mode is 0600 whatever the umask.
 func WriteFile(path string, data []byte) error {
-	// Not renameio.WriteFile, which keeps the mode of an older file and may
-	// stage the new one in a shared temporary directory.
-	f, err := renameio.NewPendingFile(path, renameio.WithTempDir(filepath.Dir(path)), renameio.WithStaticPermissions(0o600))
+	dir, err := os.OpenRoot(filepath.Dir(path))
+	if err == nil {
+		defer dir.Close()
+		err = replaceFile(dir, filepath.Base(path), data)
+	}
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
-	defer f.Cleanup()
-	if _, err := f.Write(data); err != nil {
+	return nil
+}
+
+// writeFile is WriteFile of a file in one of the workspace's directories, which
+// must not be a symlink to another.
+func (w *Workspace) writeFile(path string, data []byte) error {
+	err := func() error {
+		root, err := os.OpenRoot(w.Root)
+		if err != nil {
+			return err
+		}
+		defer root.Close()
+		dir, err := host.OpenBelow(root, filepath.Base(filepath.Dir(path)))
+		if err != nil {
+			return err
+		}
+		defer dir.Close()
+		return replaceFile(dir, filepath.Base(path), data)
+	}()
+	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
-	if err := f.CloseAtomicallyReplace(); err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
+	return nil
+}
+
+func replaceFile(dir *os.Root, name string, data []byte) error {
+	half, err := writeBeside(dir, "."+name, data)
+	if err == nil {
+		err = dir.Rename(half, name)
 	}
-	return syncDir(filepath.Dir(path))
+	if err != nil {
+		return errors.Join(err, discardHalf(dir, half))
+	}
+	return syncDir(dir)
+}
+
+// writeBeside writes a file that is not in place yet, and gives its name, which
+// is prefix and a number; "" where none was made.
+func writeBeside(dir *os.Root, prefix string, data []byte) (name string, err error) {
+	name = prefix + strconv.FormatUint(rand.Uint64(), 10)
+	f, err := dir.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return "", err
+	}
+	_, err = f.Write(data)
+	return name, errors.Join(err, f.Chmod(0o600), f.Sync(), f.Close())
+}
+
+func discardHalf(dir *os.Root, name string) error {
+	if name == "" {
+		return nil
+	}
+	return dir.Remove(name)
 }
 
 // CreateFile is WriteFile where there is no file yet, of which it leaves what
 // it is: of several that create one at once, the first is right. Staged is how
 // the name of the file begins that is written beside first.
 func CreateFile(path, staged string, data []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), staged+"*") // mode 0600
+	dir, err := os.OpenRoot(filepath.Dir(path))
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(data)
-	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
-		err = os.Link(f.Name(), path) // unlike a rename, it replaces nothing
+	defer dir.Close()
+	half, err := writeBeside(dir, staged, data)
+	if err == nil {
+		err = dir.Link(half, filepath.Base(path)) // unlike a rename, it replaces nothing
 	}
 	if errors.Is(err, fs.ErrExist) {
 		err = nil
 	}
-	return errors.Join(err, os.Remove(f.Name()), syncDir(filepath.Dir(path)))
+	return errors.Join(err, discardHalf(dir, half), syncDir(dir))
 }
 
 // WriteJSON is WriteFile for a value.
 func WriteJSON(path string, v any) error {
-	b, err := json.MarshalIndent(v, "", "  ")
+	b, err := marshal(path, v)
 	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
+		return err
 	}
-	return WriteFile(path, append(b, '\n'))
+	return WriteFile(path, b)
 }
 
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
+// writeJSON is writeFile for a value.
+func (w *Workspace) writeJSON(path string, v any) error {
+	b, err := marshal(path, v)
 	if err != nil {
-		return fmt.Errorf("sync %s: %w", dir, err)
+		return err
+	}
+	return w.writeFile(path, b)
+}
+
+func marshal(path string, v any) ([]byte, error) {
+	b, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return nil, fmt.Errorf("write %s: %w", path, err)
+	}
+	return append(b, '\n'), nil
+}
+
+// syncDir makes renames in a directory last.
+func syncDir(dir *os.Root) error {
+	d, err := dir.Open(".")
+	if err != nil {
+		return fmt.Errorf("sync %s: %w", dir.Name(), err)
 	}
 	defer d.Close()
 	if err := d.Sync(); err != nil && !errors.Is(err, unix.EINVAL) { // some file systems cannot sync a directory
-		return fmt.Errorf("sync %s: %w", dir, err)
+		return fmt.Errorf("sync %s: %w", dir.Name(), err)
 	}
 	return nil
 }

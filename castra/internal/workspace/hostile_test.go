@@ -182,9 +182,10 @@ func paths(t *rapid.T, root string) []string {
 // C2: what is mounted in a workspace is not Castra's to empty.
 func TestMounted(t *testing.T) {
 	root := t.TempDir()
-	mounts := []string{"/", "/proc", filepath.Join(root, "images/sub/usb"), filepath.Join(root, "logs/x.log")}
-	for path, want := range map[string]bool{"images/sub": true, "images/sub/usb": true, "images/su": false, "images/sub2": false, "logs/x.log": true, "logs/x.log2": false, "images/sub/usb/below": false} {
-		require.Equal(t, want, mounted(filepath.Join(root, path), mounts), path)
+	w := &Workspace{Layout{root}, "x-0"}
+	mounts := []string{"/", "/proc", filepath.Dir(root), root, filepath.Join(root, "images/sub/usb"), filepath.Join(root, "logs/x.log"), filepath.Join(root, "overlays")}
+	for path, want := range map[string]bool{"overlays/x": true, "overlays2/x": false, "images/sub": true, "images/sub/usb": true, "images/su": false, "images/sub2": false, "logs/x.log": true, "logs/x.log2": false, "images/sub/usb/below": true} {
+		require.Equal(t, want, w.mounted(path, mounts), path)
 	}
 }
 

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -65,28 +64,51 @@ const indexLockWait = 10 * time.Second
 func lockIndex(home string) (unlock func(), err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), indexLockWait)
 	defer cancel()
-	l := flock.New(filepath.Join(home, "index.lock"), flock.SetPermissions(0o600))
+	l := flock.New(filepath.Join(home, "index.lock"), lockFlags, flock.SetPermissions(0o600))
 	if _, err := l.TryLockContext(ctx, lockPoll); err != nil {
 		return nil, fmt.Errorf("lock the index of workspaces %s: %w", indexDir(home), err)
 	}
 	return func() { _ = l.Unlock() }, nil
 }
 
+// Stale lists the files of the index that Heal would remove.
+func Stale(home string) ([]string, error) {
+	stale, _, err := surveyIndex(home)
+	half, halfErr := stagedIndex(home)
+	return append(stale, half...), errors.Join(err, halfErr)
+}
+
 // Heal brings the index up to date: a workspace that was moved while it runs
 // VMs is entered where it is now, and what tells of one that is gone, or is
 // damaged, goes. What a later Castra wrote stays.
 func Heal(home string) error {
-	if home == "" {
-		return nil
-	}
-	files, err := indexFiles(home)
+	stale, moved, err := surveyIndex(home)
 	if err != nil {
 		return err
 	}
+	var faults []error
+	for _, w := range moved {
+		faults = append(faults, Register(home, w))
+	}
+	return errors.Join(append(faults, removeIndexed(home, stale))...)
+}
+
+// surveyIndex finds which files tell of nothing, and the workspaces that are
+// elsewhere by now.
+func surveyIndex(home string) (stale []string, moved []*Workspace, err error) {
+	if home == "" {
+		return nil, nil, nil
+	}
+	files, err := indexFiles(home)
+	if err != nil {
+		return nil, nil, err
+	}
 	l := listing{seen: map[host.FileID]bool{}}
-	var stale []string
 	var lost []indexed
 	for _, file := range files {
+		if st, err := os.Lstat(file); err == nil && !removable("record", st) {
+			continue
+		}
 		switch e, err := readIndexed(file); {
 		case newer(file), errors.Is(err, fs.ErrPermission):
 		case err != nil:
@@ -97,25 +119,42 @@ func Heal(home string) error {
 			lost = append(lost, e)
 		}
 	}
-	var faults []error
 	for _, e := range lost {
 		if root := e.movedTo(l.whereQEMURuns()); root != "" {
-			faults = append(faults, Register(home, &Workspace{Layout{root}, e.ID}))
+			moved = append(moved, &Workspace{Layout{root}, e.ID})
 			l.add(root, e.ID, true)
 		}
 		stale = append(stale, e.file)
 	}
-	return errors.Join(append(faults, removeIndexed(home, stale))...)
+	return stale, moved, nil
+}
+
+// stagedIndex lists the files of the index that a killed command had not put in
+// place.
+func stagedIndex(home string) ([]string, error) {
+	if home == "" {
+		return nil, nil
+	}
+	entries, err := os.ReadDir(indexDir(home))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("index of workspaces: %w", err)
+	}
+	var half []string
+	for _, e := range entries {
+		if e.Type().IsRegular() && staged.MatchString(e.Name()) {
+			half = append(half, filepath.Join(indexDir(home), e.Name()))
+		}
+	}
+	return half, nil
 }
 
 // removeIndexed removes files of the index, and those that a killed command had
 // not put in place.
 func removeIndexed(home string, files []string) error {
-	entries, err := os.ReadDir(indexDir(home))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("index of workspaces: %w", err)
+	half, err := stagedIndex(home)
+	if err != nil {
+		return err
 	}
-	half := slices.DeleteFunc(entries, func(e fs.DirEntry) bool { return !e.Type().IsRegular() || !staged.MatchString(e.Name()) })
 	if len(files)+len(half) == 0 {
 		return nil
 	}
@@ -124,17 +163,23 @@ func removeIndexed(home string, files []string) error {
 		return err
 	}
 	defer unlock()
-	for _, e := range half {
-		files = append(files, e.Name())
-	}
-	root, err := os.OpenRoot(indexDir(home))
+	top, err := os.OpenRoot(home)
 	if err != nil {
 		return fmt.Errorf("index of workspaces: %w", err)
 	}
-	defer root.Close()
+	defer top.Close()
+	dir, err := host.OpenBelow(top, filepath.Base(indexDir(home)))
+	if err != nil {
+		return fmt.Errorf("index of workspaces: %w", err)
+	}
+	defer dir.Close()
 	var faults []error
-	for _, file := range files {
-		if err := root.Remove(filepath.Base(file)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	for _, file := range append(files, half...) {
+		name := filepath.Base(file)
+		if st, err := dir.Lstat(name); err != nil || !removable("record", st) {
+			continue // gone, or another's
+		}
+		if err := dir.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			faults = append(faults, fmt.Errorf("index of workspaces: %w", err))
 		}
 	}

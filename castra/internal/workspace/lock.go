@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/gofrs/flock"
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -60,7 +61,7 @@ func (w *Workspace) lock(ctx context.Context, command string, wait time.Duration
 	if err := checkOwner(w.Root); err != nil {
 		return nil, err
 	}
-	l := flock.New(w.Layout.Lock(), flock.SetPermissions(0o600))
+	l := flock.New(w.Layout.Lock(), lockFlags, flock.SetPermissions(0o600))
 	got, err := l.TryLock()
 	if err == nil && !got {
 		limited, cancel := context.WithTimeout(ctx, wait)
@@ -70,14 +71,38 @@ func (w *Workspace) lock(ctx context.Context, command string, wait time.Duration
 			return nil, &BusyError{w.Root, w.holder()}
 		}
 	}
+	if errors.Is(err, unix.ELOOP) {
+		err = &PreflightError{w.Root, fmt.Errorf("%s is a symlink", w.Layout.Lock()), "move it away; Castra makes its own"}
+	}
+	if err == nil {
+		err = w.checkLock(l)
+	}
 	if err != nil {
+		_ = l.Close()
 		return nil, fmt.Errorf("lock workspace %s: %w", w.Root, err)
 	}
-	w.signLock(command)
+	w.signLock(l, command)
 	return func() {
-		_ = os.Truncate(w.Layout.Lock(), 0) // the name of a holder that is gone would mislead
+		w.writeLock(l, nil) // the name of a holder that is gone would mislead
 		_ = l.Unlock()
 	}, nil
+}
+
+// lockFlags make a lock file, and lead to no other file: what was left in its
+// place may be a symlink, or a FIFO that would wait.
+var lockFlags = flock.SetFlag(os.O_CREATE | os.O_RDONLY | unix.O_NOFOLLOW | unix.O_NONBLOCK)
+
+// checkLock refuses as lock what is no plain file of one name: the holder's
+// name is written into it.
+func (w *Workspace) checkLock(l *flock.Flock) error {
+	st, err := l.Stat()
+	if err != nil {
+		return err
+	}
+	if !plain(st) {
+		return &PreflightError{w.Root, fmt.Errorf("%s is no regular file of its own", w.Layout.Lock()), "move it away; Castra makes its own"}
+	}
+	return nil
 }
 
 // awaitLock tries until the lock is ours. It tells once who holds it; a holder
@@ -104,10 +129,27 @@ func (w *Workspace) awaitLock(ctx context.Context, l *flock.Flock, waiting func(
 
 // signLock leaves word of who holds the lock. The word is for people only: the
 // lock decides, so a failure to write it is none.
-func (w *Workspace) signLock(command string) {
+func (w *Workspace) signLock(l *flock.Flock, command string) {
 	b, err := json.Marshal(Holder{os.Getpid(), command, time.Now()})
 	if err == nil {
-		_ = os.WriteFile(w.Layout.Lock(), append(b, '\n'), 0o600)
+		w.writeLock(l, append(b, '\n'))
+	}
+}
+
+// writeLock replaces what the locked file says.
+func (w *Workspace) writeLock(l *flock.Flock, text []byte) {
+	f, err := os.OpenFile(w.Layout.Lock(), os.O_WRONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	locked, lockedErr := l.Stat()
+	if err != nil || lockedErr != nil || !os.SameFile(st, locked) || !plain(st) {
+		return
+	}
+	if f.Truncate(0) == nil {
+		_, _ = f.Write(text)
 	}
 }
 

@@ -2,7 +2,6 @@ package workspace
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -37,37 +36,38 @@ func (w *Workspace) PidfileVMs() ([]string, error) {
 	return vms, nil
 }
 
-// RemoveLegacy removes what an earlier program of this name left and nothing
-// uses: logs/bus and broker.pid. It gives what went. A symlink in their place,
-// or the pidfile of a VM that happens to be called broker, is left.
-func (w *Workspace) RemoveLegacy() ([]Item, error) {
-	root, err := os.OpenRoot(w.Root)
+// Legacy lists what an earlier program of this name left and nothing uses:
+// logs/bus and broker.pid. A symlink in their place, or the pidfile of a VM
+// that happens to be called broker, is not among it.
+func (w *Workspace) Legacy() ([]Item, error) {
+	root, err := w.OpenRoot()
 	if err != nil {
-		return nil, fmt.Errorf("workspace %s: %w", w.Root, err)
+		return nil, err
 	}
 	defer root.Close()
-	var gone []Item
-	var faults []error
-	remove := func(name string) {
-		item := Item{name, "legacy", host.TreeUsage(root.FS(), name)}
-		if err := root.RemoveAll(name); err != nil {
-			faults = append(faults, fmt.Errorf("remove %s: %w", w.join(name), err))
-			return
-		}
-		gone = append(gone, item)
-	}
-	if st, err := root.Lstat(logsName); err == nil && st.IsDir() {
-		bus := path.Join(logsName, legacyBus)
-		if st, err := root.Lstat(bus); err == nil && st.IsDir() && !mounted(w.join(bus), host.MountPoints()) {
-			remove(bus)
+	return w.legacy(root)
+}
+
+func (w *Workspace) legacy(root *os.Root) ([]Item, error) {
+	entries, err := readDir(root, logsName)
+	var items []Item
+	for _, e := range entries {
+		if e.Name() == legacyBus && e.IsDir() && !w.mounted(path.Join(logsName, legacyBus), host.MountPoints()) {
+			items = append(items, Item{Path: path.Join(logsName, legacyBus), Kind: "legacy"})
 		}
 	}
 	pidfile := legacyBroker + pidSuffix
 	if st, err := root.Lstat(pidfile); err == nil && st.Mode().IsRegular() && !w.hasVM(legacyBroker) && !locked(w.Pidfile(legacyBroker)) {
-		remove(pidfile)
+		items = append(items, Item{Path: pidfile, Kind: "legacy"})
 	}
-	return gone, errors.Join(faults...)
+	for n := range items {
+		items[n].Bytes = host.TreeUsage(root.FS(), items[n].Path)
+	}
+	return items, err
 }
+
+// RemoveLegacy removes what Legacy lists, and gives what went.
+func (w *Workspace) RemoveLegacy() ([]Item, error) { return w.removeListed(w.legacy) }
 
 // hasVM tells that a VM is on record, or may be: a session that is there and
 // cannot be read tells of none.

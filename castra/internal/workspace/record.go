@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
+	"path/filepath"
 	"time"
+
+	"castra.example/castra/castra/internal/host"
 )
 
 // schemaVersion of session.json, workspace.json and the entries of the index.
@@ -47,15 +49,15 @@ func (w *Workspace) SaveRecord(r Record, snapshot []byte) error {
 		if bad.Newer {
 			return err
 		}
-		if _, moveErr := setAside(w.Record()); moveErr != nil {
+		if _, moveErr := w.setAside(w.Record()); moveErr != nil {
 			return errors.Join(err, moveErr)
 		}
 	}
 	r.Schema, r.ID, r.Updated = schemaVersion, w.ID, time.Now().UTC()
-	if err := WriteJSON(w.Record(), r); err != nil {
+	if err := w.writeJSON(w.Record(), r); err != nil {
 		return err
 	}
-	return WriteFile(w.Snapshot(), snapshot)
+	return w.writeFile(w.Snapshot(), snapshot)
 }
 
 // loadRecord decodes a record of this schema; schema points at its version in v.
@@ -107,11 +109,22 @@ func (e *RecordError) Hint() string {
 const asideLimit = 99
 
 // setAside renames a damaged record, and gives its new path.
-func setAside(path string) (string, error) {
+func (w *Workspace) setAside(path string) (string, error) {
+	root, err := w.OpenRoot()
+	if err != nil {
+		return "", err
+	}
+	defer root.Close()
+	dir, err := host.OpenBelow(root, metadataName)
+	if err != nil {
+		return "", err
+	}
+	defer dir.Close()
+	name := filepath.Base(path)
 	for n := 1; n <= asideLimit; n++ {
-		aside := fmt.Sprintf("%s%s%d", path, asideInfix, n)
-		if _, err := os.Lstat(aside); errors.Is(err, fs.ErrNotExist) {
-			return aside, os.Rename(path, aside)
+		aside := fmt.Sprintf("%s%s%d", name, asideInfix, n)
+		if _, err := dir.Lstat(aside); errors.Is(err, fs.ErrNotExist) {
+			return w.join(metadataName, aside), dir.Rename(name, aside)
 		}
 	}
 	return "", fmt.Errorf("%s: %d of its kind stand beside it already; mage clean removes them", path, asideLimit)

@@ -61,6 +61,10 @@ func TestSaveOverADamagedRecord(t *testing.T) {
 			}
 			items, err := w.Removable(RemoveOptions{})
 			require.NoError(t, err)
+			if name == "a directory" {
+				require.Empty(t, items, "no record of Castra's was one, whatever it holds")
+				return
+			}
 			require.Len(t, items, 2, "clean removes what was set aside")
 		})
 	}
@@ -93,11 +97,11 @@ func TestAHundredDamagedRecords(t *testing.T) {
 	require.NoError(t, w.MakeDir(w.Metadata()))
 	require.NoError(t, os.WriteFile(w.Record(), nil, 0o600))
 	for range asideLimit {
-		_, err := setAside(w.Record())
+		_, err := w.setAside(w.Record())
 		require.NoError(t, err)
 		require.NoError(t, os.WriteFile(w.Record(), nil, 0o600))
 	}
-	_, err := setAside(w.Record())
+	_, err := w.setAside(w.Record())
 	require.ErrorContains(t, err, "mage clean")
 }
 

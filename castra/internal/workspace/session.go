@@ -144,7 +144,7 @@ func (s *Session) rebase(root string) {
 
 // SetAside renames an unusable session so that it can be looked at, and so
 // that the next write starts afresh.
-func (w *Workspace) SetAside() (string, error) { return setAside(w.Session()) }
+func (w *Workspace) SetAside() (string, error) { return w.setAside(w.Session()) }
 
 // SaveSession writes the session; the caller holds the lock.
 func (w *Workspace) SaveSession(s *Session) error {
@@ -152,5 +152,5 @@ func (w *Workspace) SaveSession(s *Session) error {
 		return err
 	}
 	s.Schema, s.Root = schemaVersion, w.Root
-	return WriteJSON(w.Session(), s)
+	return w.writeJSON(w.Session(), s)
 }

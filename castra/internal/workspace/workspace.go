@@ -4,12 +4,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"castra.example/castra/castra/internal/host"
 )
 
 // magic is how a marker file proves that a directory is a workspace.
@@ -111,9 +115,37 @@ func checkOwner(root string) error {
 	return nil
 }
 
+// ownedByUs tells that the file is this user's.
+func ownedByUs(st fs.FileInfo) bool {
+	owner, known := st.Sys().(*syscall.Stat_t)
+	return known && int(owner.Uid) == os.Getuid()
+}
+
+// plain tells that a file is a regular one of this user's that has one name: no
+// other file is changed through it.
+func plain(st fs.FileInfo) bool {
+	sys, known := st.Sys().(*syscall.Stat_t)
+	return known && st.Mode().IsRegular() && ownedByUs(st) && sys.Nlink == 1
+}
+
 func readMarker(root string) (marker, error) {
-	var m marker
 	b, err := readRecord(filepath.Join(root, markerName))
+	return parseMarker(b, err, root)
+}
+
+// markerIn is readMarker of a directory that is open already.
+func markerIn(root *os.Root, path string) (marker, error) {
+	f, err := host.OpenRegular(root, markerName)
+	if err != nil {
+		return marker{}, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, recordLimit))
+	return parseMarker(b, err, path)
+}
+
+func parseMarker(b []byte, err error, root string) (marker, error) {
+	var m marker
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			return m, err

@@ -13,8 +13,6 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
-
-	"castra.example/castra/castra/internal/host"
 )
 
 func create(t *testing.T) *Workspace {
@@ -307,9 +305,8 @@ func TestCleanOfASymlinkedDirectory(t *testing.T) {
 func TestRemoveMade(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "o.qcow2")
 	require.NoError(t, os.WriteFile(path, []byte("ours"), 0o600))
-	st, err := os.Lstat(path)
+	id, err := Identify(path)
 	require.NoError(t, err)
-	id := host.IDOfInfo(st)
 
 	moved := path + ".ours"
 	require.NoError(t, os.Rename(path, moved))

@@ -7,6 +7,7 @@ import (
 	"hash"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -153,8 +154,19 @@ func (p *part) inPlace() bool {
 
 // remove takes the file and its record away; inPlace was asked before.
 func (p *part) remove() error {
-	if err := os.Remove(p.path); err != nil {
+	if err := inDir(p.path, (*os.Root).Remove); err != nil {
 		return fmt.Errorf("partial download: %w", err)
 	}
 	return removeRecord(p.path)
+}
+
+// inDir does f to a file through its directory, which a path may not lead to
+// any more by the time it is looked up.
+func inDir(path string, f func(dir *os.Root, name string) error) error {
+	dir, err := os.OpenRoot(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return f(dir, filepath.Base(path))
 }

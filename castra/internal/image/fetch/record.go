@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"castra.example/castra/castra/internal/image/digest"
@@ -74,7 +75,7 @@ func (r record) write(part string) error {
 	if err := errors.Join(f.Truncate(0), writeAll(f, append(text, '\n'))); err != nil {
 		return &DiskError{Path: beside, Need: int64(len(text)), Err: err}
 	}
-	if err := os.Rename(beside, part+recordSuffix); err != nil {
+	if err := inDir(beside, func(dir *os.Root, name string) error { return dir.Rename(name, filepath.Base(part)+recordSuffix) }); err != nil {
 		return fmt.Errorf("record of a partial download: %w", err)
 	}
 	return nil
@@ -97,7 +98,7 @@ func removeRecord(part string) error {
 			return err
 		}
 		f.Close()
-		if err := os.Remove(path); err != nil {
+		if err := inDir(path, (*os.Root).Remove); err != nil {
 			return fmt.Errorf("record of a partial download: %w", err)
 		}
 	}

@@ -11,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"strings"
 	"time"
 
 	"github.com/gofrs/flock"
@@ -182,7 +181,7 @@ func removeLeftovers(root *os.Root) error {
 		return err
 	}
 	for _, e := range entries {
-		if e.IsDir() && strings.HasPrefix(e.Name(), workPrefix) {
+		if e.IsDir() && workName.MatchString(e.Name()) {
 			if err := root.RemoveAll(e.Name()); err != nil {
 				return fmt.Errorf("remove what a killed build left: %w", err)
 			}
