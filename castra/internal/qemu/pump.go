@@ -43,7 +43,7 @@ type pump struct {
 // startPump makes the log, so that one that cannot be made is told of. Of this process the pump gets nothing else: no lock, no handle,
 // no working directory, and of the environment only where its programs may be.
 func startPump(ctx context.Context, log string, limit int) (*pump, error) {
-	f, err := os.OpenFile(log, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	f, err := os.OpenFile(log, os.O_WRONLY|os.O_CREATE|os.O_APPEND|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0o600)
 	if err != nil {
 		return nil, err
 	}
