@@ -40,7 +40,7 @@ func (l *loader) besideOf(script string) beside {
 	case err == nil:
 		t.f.places = besidePlaces
 		b.ssh = l.ssh(t.sub("ssh"))
-		b.env = env(t.sub("env"))
+		b.env = env(t.secrets("env"))
 		t.done()
 	case errors.Is(err, fs.ErrNotExist):
 	case errors.As(err, &found):

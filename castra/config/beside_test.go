@@ -100,8 +100,8 @@ setup/bootstrap.toml:8: env.CASTRA_VM: names that begin with CASTRA_ are Castra'
   next: give the variable another name
 setup/bootstrap.toml:9: env."A B": it is no name of a variable
   next: write letters, digits and _, with no digit first
-setup/bootstrap.toml:10: env.N: it must be a string, and this is the integer 1
-  next: write it in quotes: "1"
+setup/bootstrap.toml:10: env.N: it must be a string, and this is an integer
+  next: write a string in quotes
 setup/bootstrap.toml:11: vms: unknown key
   next: known here: env, ssh
 `

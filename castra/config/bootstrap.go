@@ -41,7 +41,7 @@ func (l *loader) shared(t *table, base Bootstrap) Bootstrap {
 	if b.Env == nil {
 		b.Env = map[string]string{}
 	}
-	maps.Copy(b.Env, env(t.sub("env")))
+	maps.Copy(b.Env, env(t.secrets("env")))
 	return b
 }
 

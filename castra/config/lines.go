@@ -29,6 +29,22 @@ func (l lines) of(path string) int {
 	return 1
 }
 
+// secretPattern is of paths of variables and of the tables that hold them, in whatever letter case.
+var secretPattern = lazily(`(?i)(^|\.)"?env"?(\.|\[|$)`)
+
+// secret tells that the text at a line may be a variable's: the library quotes it in its messages.
+func (l lines) secret(line int) bool {
+	nearest, secret := 0, false
+	for path, n := range l {
+		if n > line || n < nearest {
+			continue
+		}
+		is := secretPattern().MatchString(path)
+		nearest, secret = n, is || n == nearest && secret
+	}
+	return secret
+}
+
 func (l lines) put(path string, line int) {
 	if _, ok := l[path]; !ok {
 		l[path] = line

@@ -56,19 +56,28 @@ func parse(file, dir string, f *faults) (data []byte, t *table, err error) {
 	}
 	var m map[string]any
 	if _, err := toml.Decode(content, &m); err != nil {
-		return nil, nil, syntaxFault(file, err)
+		return nil, nil, syntaxFault(file, err, found)
 	}
 	return data, &table{f: &source{faults: f, file: file, dir: dir, lines: found, places: places}, m: m}, nil
 }
 
-func syntaxFault(file string, err error) error {
+func syntaxFault(file string, err error, found lines) error {
 	f := &Error{File: file, Problem: err.Error(), Help: "correct the TOML there"}
 	var at toml.ParseError
 	if errors.As(err, &at) {
 		f.Line, f.Column = at.Position.Line, at.Position.Col
 		f.Problem = strings.NewReplacer("for int64", "for a TOML integer", "for float64", "for a TOML float").Replace(strings.TrimSuffix(at.Message, "."))
 	}
+	if found.secret(f.Line) && quotesText(f.Problem) {
+		f.Problem, f.Help = "a value that is no TOML", "write each value of env as a string in quotes"
+	}
 	return Faults{f}
+}
+
+// quotesText tells that a message of the library may hold what the file does, and not names of keys alone.
+func quotesText(message string) bool {
+	harmless := strings.HasPrefix(message, "unexpected EOF") || strings.HasPrefix(message, "Key '")
+	return !harmless && strings.ContainsAny(message, "'\"0123456789")
 }
 
 // loader turns the tables of a file into a Project.

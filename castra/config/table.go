@@ -15,6 +15,7 @@ type table struct {
 	m      map[string]any
 	known  []string
 	broken bool // its value is no table: what is missing in it is no fault
+	secret bool // its values stand in no fault
 }
 
 func (t *table) at(key string) string { return join(t.path, segment(key)) }
@@ -22,7 +23,11 @@ func (t *table) at(key string) string { return join(t.path, segment(key)) }
 func (t *table) fault(key, problem, help string) { t.f.add(t.at(key), problem, help) }
 
 func (t *table) wrongType(key string, v any, want, help string) {
-	t.fault(key, fmt.Sprintf("it must be %s, and this is %s", want, kindOf(v)), help)
+	is := kindOf(v)
+	if t.secret {
+		is = nameOf(v)
+	}
+	t.fault(key, fmt.Sprintf("it must be %s, and this is %s", want, is), help)
 }
 
 // has tells that the file gives key.
@@ -50,7 +55,9 @@ func (t *table) str(key string) (s string, ok bool) {
 		help := "write a string in quotes"
 		switch v.(type) {
 		case int64, float64, bool:
-			help = fmt.Sprintf(`write it in quotes: "%v"`, v)
+			if !t.secret {
+				help = fmt.Sprintf(`write it in quotes: "%v"`, v)
+			}
 		}
 		t.wrongType(key, v, "a string", help)
 	case strings.ContainsRune(s, 0):
@@ -148,8 +155,14 @@ func (t *table) oneOf(key, otherwise string, words ...string) string {
 }
 
 // sub is the table under key; an empty one where there is none.
-func (t *table) sub(key string) *table {
-	s := &table{f: t.f, path: t.at(key)}
+func (t *table) sub(key string) *table { return t.under(&table{f: t.f, path: t.at(key)}, key) }
+
+// secrets is sub for a table whose values nobody is to read in a fault.
+func (t *table) secrets(key string) *table {
+	return t.under(&table{f: t.f, path: t.at(key), secret: true}, key)
+}
+
+func (t *table) under(s *table, key string) *table {
 	v, ok := t.value(key)
 	if !ok {
 		return s
@@ -162,7 +175,7 @@ func (t *table) sub(key string) *table {
 		t.fault(key, "it is a table, and is written as a list of tables", "write ["+bare(s.path)+"] with one pair of brackets")
 		s.broken = true
 	default:
-		t.wrongType(key, v, "a table", help)
+		(&table{f: t.f, path: t.path, secret: s.secret}).wrongType(key, v, "a table", help)
 		s.broken = true
 	}
 	return s
@@ -247,7 +260,7 @@ func bare(path string) string {
 	return b.String()
 }
 
-// kindOf names a value's type in TOML's words.
+// kindOf names a value and its type in TOML's words.
 func kindOf(v any) string {
 	switch v := v.(type) {
 	case string:
@@ -258,6 +271,22 @@ func kindOf(v any) string {
 		return fmt.Sprintf("the float %v", v)
 	case bool:
 		return fmt.Sprintf("the boolean %t", v)
+	default:
+		return nameOf(v)
+	}
+}
+
+// nameOf is kindOf without the value.
+func nameOf(v any) string {
+	switch v.(type) {
+	case string:
+		return "a string"
+	case int64:
+		return "an integer"
+	case float64:
+		return "a float"
+	case bool:
+		return "a boolean"
 	case map[string]any:
 		return "a table"
 	case []map[string]any:
