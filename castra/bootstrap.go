@@ -32,9 +32,8 @@ func (u *upRun) bootstrapAll(ctx context.Context) (int, error) {
 
 // bootstrap runs one VM's bootstrap if it is due, and records how it ended.
 func (u *upRun) bootstrap(ctx context.Context, p vmPlan) (bool, error) {
-	plan := u.bootstrapPlan(p)
 	r, _ := u.session.get(p.Name)
-	digest, err := plan.Digest()
+	plan, digest, err := u.bootstrapPlan(p)
 	if err != nil {
 		return false, &VMError{Op: "up", VM: p.Name, Phase: "bootstrap", Err: err}
 	}
@@ -98,6 +97,15 @@ func dueDigest(plan bootstrap.Plan) (string, error) {
 	return plan.Digest()
 }
 
+// dueDigestOf is the dueDigest of what a bootstrap of the VM would do now.
+func dueDigestOf(l workspace.Layout, p vmPlan, mode string) (string, error) {
+	b, err := bootstrapOf(l, p, mode)
+	if err != nil {
+		return "", err
+	}
+	return dueDigest(b)
+}
+
 // bootstrapDue decides by mode, and by what ran before in this run of the VM.
 func bootstrapDue(p bootstrap.Plan, digest string, last workspace.Bootstrap) (bool, string) {
 	done := slices.Contains([]string{"applied", "noop"}, last.Outcome)
@@ -119,19 +127,24 @@ func bootstrapDue(p bootstrap.Plan, digest string, last workspace.Bootstrap) (bo
 	}
 }
 
-func (u *upRun) bootstrapPlan(p vmPlan) bootstrap.Plan {
-	b := bootstrapOf(p, u.modes[p.Name])
+func (u *upRun) bootstrapPlan(p vmPlan) (b bootstrap.Plan, digest string, err error) {
+	if b, err = bootstrapOf(u.ws.Layout, p, u.modes[p.Name]); err != nil {
+		return b, "", err
+	}
 	b.Run, b.LogPath = runID(), u.ws.BootstrapLog(p.Name, time.Now())
-	return b
+	digest, err = b.Digest()
+	return b, digest, err
 }
 
 // bootstrapOf is what a bootstrap of the VM would do, but for what is each run's own.
-func bootstrapOf(p vmPlan, mode string) bootstrap.Plan {
+func bootstrapOf(l workspace.Layout, p vmPlan, mode string) (bootstrap.Plan, error) {
 	b := p.Bootstrap
+	key, err := digestKey(l)
 	return bootstrap.Plan{
+		Key: key,
 		VM: p.Name, Mode: mode, Script: b.Script, Payload: b.Payload, RemoteDir: b.RemoteDir, Env: b.Env,
 		VerifyCommand: b.VerifyCommand, VerifyPath: b.VerifyPath, HandshakeTimeout: waitLimit(p),
-	}
+	}, err
 }
 
 // runID tells one bootstrap run from all others.

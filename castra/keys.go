@@ -1,6 +1,8 @@
 package castra
 
 import (
+	"crypto/hmac"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -81,4 +83,24 @@ func readKey(path string) (seed.Key, error) {
 		return seed.Key{}, fmt.Errorf("key %s: %w", path, err)
 	}
 	return key, nil
+}
+
+// digestKey is what digests of secret values are keyed with; nil while the workspace has no key of its own, and so nothing that
+// a digest would be compared with.
+func digestKey(l workspace.Layout) ([]byte, error) {
+	pem, err := os.ReadFile(l.Identity())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("key of the workspace: %w", err)
+	}
+	return keyed([]byte("castra digest key"), pem), nil
+}
+
+// keyed is the HMAC of data by SHA-256.
+func keyed(key, data []byte) []byte {
+	h := hmac.New(sha256.New, key)
+	_, _ = h.Write(data) // never fails
+	return h.Sum(nil)
 }

@@ -69,8 +69,11 @@ func (p *Project) Plan(ctx context.Context, o UpOptions) (*ProjectPlan, error) {
 
 // plan is one VM's part. Fault is why there are no templates, where they should be.
 func (t *templates) plan(ctx context.Context, p vmPlan, mode string, fault error) VMPlan {
-	b := bootstrapOf(p, mode)
-	digest, err := dueDigest(b)
+	b, err := bootstrapOf(t.layout, p, mode)
+	digest := ""
+	if err == nil {
+		digest, err = dueDigest(b)
+	}
 	w := cold("")
 	if err == nil {
 		w, err = t.choose(ctx, p, digest)

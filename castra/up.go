@@ -2,7 +2,6 @@ package castra
 
 import (
 	"context"
-	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -323,7 +322,10 @@ func count(n int, noun string) string {
 // record writes who this workspace belongs to, and the intent to start the
 // missing VMs, before anything is made for them.
 func (u *upRun) record(ctx context.Context, missing []string) error {
-	sum := sha256.Sum256(u.config.Source)
+	key, err := digestKey(u.ws.Layout) // castra.toml holds values of env
+	if err != nil {
+		return err
+	}
 	var all []string
 	for _, vm := range u.config.VMs {
 		all = append(all, vm.Name)
@@ -332,8 +334,8 @@ func (u *upRun) record(ctx context.Context, missing []string) error {
 	for _, vm := range u.names {
 		policy = append(policy, vm+"="+u.modes[vm])
 	}
-	err := u.ws.SaveRecord(workspace.Record{
-		Project: u.config.Name, Config: u.config.File, ConfigDigest: "sha256:" + hex.EncodeToString(sum[:]),
+	err = u.ws.SaveRecord(workspace.Record{
+		Project: u.config.Name, Config: u.config.File, ConfigDigest: "hmac-sha256:" + hex.EncodeToString(keyed(key, u.config.Source)),
 		Bootstrap: policy, Invocation: u.invocation(), VMs: all,
 	}, u.config.Snapshot())
 	if err != nil {

@@ -60,7 +60,7 @@ func (q *queue) lead(alike string) (done func(), wait <-chan struct{}) {
 
 // startOne starts a VM by the least work there is. A restore that fails is a boot, once.
 func (u *upRun) startOne(ctx context.Context, p vmPlan) error {
-	bootstrap, err := dueDigest(bootstrapOf(p, u.modes[p.Name]))
+	bootstrap, err := dueDigestOf(u.ws.Layout, p, u.modes[p.Name])
 	if err != nil {
 		return &VMError{Op: "up", VM: p.Name, Phase: "bootstrap", Err: err}
 	}

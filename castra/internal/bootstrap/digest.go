@@ -1,6 +1,7 @@
 package bootstrap
 
 import (
+	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
@@ -14,9 +15,11 @@ import (
 
 // Digest identifies what a run would do: the script, the payload's names,
 // modes, symlink targets and bytes, the environment and the checks. In mode
-// auto a guest whose last good run had the same digest needs no other.
+// auto a guest whose last good run had the same digest needs no other. It is
+// keyed, since it stands in records, logs and events: whoever reads these could
+// else try out which values of the environment give it.
 func (p Plan) Digest() (string, error) {
-	d := digester{sha256.New()}
+	d := digester{hmac.New(sha256.New, p.Key)}
 	d.add("castra bootstrap 1")
 	if err := d.file("script", p.Script); err != nil {
 		return "", fmt.Errorf("digest of bootstrap of %s: %w", p.VM, err)

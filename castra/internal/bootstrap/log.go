@@ -56,7 +56,7 @@ func (r *run) writeLog(outcome string, failure *StepError) string {
 		EnvKeys: append([]string{}, r.plan.keys()...), Output: append([]string{}, r.lastLines()...),
 	}
 	if failure != nil {
-		log.FailedStep, log.Error = failure.Step, r.redactor.text(failure.Err.Error())
+		log.FailedStep, log.Error = failure.Step, failure.Err.Error()
 	}
 	if err := saveLog(r.plan.LogPath, log); err != nil {
 		r.emit(event.Message{VM: r.plan.VM, Level: "warning", Text: fmt.Sprintf("write bootstrap log: %v", err)})

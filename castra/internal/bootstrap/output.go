@@ -18,36 +18,70 @@ const (
 )
 
 // redactor blots out the values of the environment, and each line of those
-// that have several.
+// that have several. A line of these that is too short to be looked for
+// everywhere is blotted out where it is a whole line of text.
 type redactor struct {
 	replacer *strings.Replacer
 	longest  int
+	short    map[string]bool
 }
 
 func newRedactor(env map[string]string) *redactor {
+	r := &redactor{short: map[string]bool{}}
 	var secrets []string
 	for _, value := range env {
-		for line := range strings.SplitSeq(value, "\n") {
-			for _, s := range []string{line, strings.TrimRight(line, "\r")} {
-				if len(s) >= secretMin && !slices.Contains(secrets, s) {
+		if len(value) < secretMin {
+			continue
+		}
+		for _, s := range append(strings.Split(value, "\n"), value) {
+			for _, s := range []string{s, strings.TrimRight(s, "\r")} {
+				switch {
+				case len(s) >= secretMin && !slices.Contains(secrets, s):
 					secrets = append(secrets, s)
+				case s != "" && len(s) < secretMin:
+					r.short[s] = true
 				}
 			}
 		}
 	}
 	// The replacer takes the first that fits, so the longest must be first.
 	slices.SortFunc(secrets, func(a, b string) int { return len(b) - len(a) })
-	r := &redactor{}
 	var pairs []string
 	for _, s := range secrets {
 		pairs = append(pairs, s, blot)
-		r.longest = max(r.longest, len(s))
+		if !strings.Contains(s, "\n") {
+			r.longest = max(r.longest, len(s))
+		}
 	}
 	r.replacer = strings.NewReplacer(pairs...)
 	return r
 }
 
-func (r *redactor) text(s string) string { return r.replacer.Replace(s) }
+func (r *redactor) text(s string) string {
+	lines := strings.Split(r.replacer.Replace(s), "\n")
+	for i, line := range lines {
+		if r.short[strings.TrimRight(line, "\r")] {
+			lines[i] = blot
+		}
+	}
+	return strings.Join(lines, "\n")
+}
+
+// err says the same without the values.
+func (r *redactor) err(err error) error {
+	if text := r.text(err.Error()); text != err.Error() {
+		return &redacted{err, text}
+	}
+	return err
+}
+
+type redacted struct {
+	error
+	text string
+}
+
+func (e *redacted) Error() string { return e.text }
+func (e *redacted) Unwrap() error { return e.error }
 
 // lines cuts one stream into lines, redacts them, and hands each on.
 type lines struct {

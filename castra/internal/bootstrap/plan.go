@@ -23,6 +23,7 @@ type Plan struct {
 	HandshakeTimeout time.Duration     // for the guest to let us in; 0: 120 s
 	LogPath          string            // where the run's JSON log goes
 	Artifact         string            // Digest of the plan, for the log and the events
+	Key              []byte            // of Digest; a secret of the workspace
 }
 
 const (

@@ -53,6 +53,9 @@ func Run(ctx context.Context, plan Plan, login guest.Login, emit func(event.Even
 	r := &run{plan: plan.withDefaults(), login: login, emit: emit, redactor: newRedactor(plan.Env), started: time.Now()}
 	emit(event.BootstrapStarted{VM: plan.VM, Run: plan.Run, Digest: plan.Artifact, LimitMS: r.plan.HandshakeTimeout.Milliseconds()})
 	failure := r.all(ctx)
+	if failure != nil {
+		failure.Err = r.redactor.err(failure.Err)
+	}
 	outcome := "applied"
 	switch {
 	case failure != nil:
@@ -68,7 +71,7 @@ func Run(ctx context.Context, plan Plan, login guest.Login, emit func(event.Even
 	}
 	failure.Log = result.Log
 	emit(event.BootstrapFailed{VM: plan.VM, Run: plan.Run, Step: failure.Step,
-		Error: r.redactor.text(failure.Err.Error()), Log: result.Log, ElapsedMS: elapsed})
+		Error: failure.Err.Error(), Log: result.Log, ElapsedMS: elapsed})
 	return result, failure
 }
 
