@@ -62,7 +62,11 @@ func (p *Project) Plan(ctx context.Context, o UpOptions) (*ProjectPlan, error) {
 		if plan.Accelerator == "" {
 			plan.Accelerator = s.platforms[archOf(vm)].accelerator.Name
 		}
-		plan.VMs = append(plan.VMs, t.plan(ctx, planVM(s, vm), modes[vm.Name], fault))
+		v := planVM(s, vm)
+		if err := v.spec.Check(); err != nil {
+			return nil, &VMError{Op: "plan", VM: vm.Name, Err: err}
+		}
+		plan.VMs = append(plan.VMs, t.plan(ctx, v, modes[vm.Name], fault))
 	}
 	return plan, nil
 }

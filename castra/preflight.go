@@ -81,6 +81,9 @@ func (u *upRun) preflight(ctx context.Context, missing []string) error {
 	var memory uint64
 	for _, vm := range missing {
 		p := u.plans[vm]
+		if err := p.spec.Check(); err != nil {
+			faults = append(faults, &VMError{Op: "up", VM: vm, Phase: "launch", Err: err})
+		}
 		memory += uint64(p.MemoryMiB) << 20
 		if p.firmware == "uefi" && p.arch == "arm64" {
 			memory += flashOfVirt

@@ -7,6 +7,7 @@ import (
 	"net"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // Spec is all that decides QEMU's command line for one VM. Paths are absolute
@@ -62,6 +63,28 @@ type Forward struct {
 	HostPort  int
 	GuestPort int
 	Protocol  string
+}
+
+// PathError says: QEMU cannot be told of a file.
+type PathError struct{ Path string }
+
+func (e *PathError) Error() string {
+	return fmt.Sprintf("%q: its name is not UTF-8, and QEMU takes files by names in JSON, which is", e.Path)
+}
+
+// Hint says what to do next.
+func (e *PathError) Hint() string {
+	return "rename the directory, or keep the state elsewhere: CASTRA_HOME, or state_dir under [project]"
+}
+
+// Check finds what cannot be said in Args: a *PathError.
+func (s Spec) Check() error {
+	for _, path := range []string{s.Overlay, s.Seed, s.UEFI.Code, s.UEFI.Vars, s.RAM.File, s.State} {
+		if !utf8.ValidString(path) {
+			return &PathError{path}
+		}
+	}
+	return nil
 }
 
 // Args is the command line without the program. It is pure: the same Spec
