@@ -41,7 +41,7 @@ func launched(t *testing.T, binary, status string, change func(*Spec)) Target {
 	}
 	p, err := Start(t.Context(), s, in("qemu.log"))
 	require.NoError(t, err)
-	target := Target{Name: s.Name, Pidfile: s.Pidfile, Monitor: in(s.Monitor), UUID: s.UUID}
+	target := Target{Name: s.Name, Pidfile: s.Pidfile, Monitor: filepath.Join(s.Dir, s.Monitor), UUID: s.UUID}
 	t.Cleanup(func() {
 		_, err := Stop(context.WithoutCancel(t.Context()), target, Ladder{Kill: patience}, func(event.Event) {})
 		require.NoError(t, err)
