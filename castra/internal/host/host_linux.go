@@ -7,6 +7,8 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
+	"math"
 	"os"
 	"strconv"
 	"strings"
@@ -60,11 +62,15 @@ func meminfo(key string) (uint64, error) {
 		return 0, err
 	}
 	defer f.Close()
-	for s := bufio.NewScanner(f); s.Scan(); {
+	return parseMeminfo(f, key)
+}
+
+func parseMeminfo(table io.Reader, key string) (uint64, error) {
+	for s := bufio.NewScanner(table); s.Scan(); {
 		if fields := strings.Fields(s.Text()); len(fields) >= 2 && fields[0] == key {
 			kib, err := strconv.ParseUint(fields[1], 10, 64)
-			if err != nil {
-				return 0, fmt.Errorf("/proc/meminfo: %w", err)
+			if err != nil || kib > math.MaxUint64>>10 {
+				return 0, fmt.Errorf("/proc/meminfo: %s %q is no size", key, fields[1])
 			}
 			return kib << 10, nil
 		}
@@ -106,12 +112,18 @@ func ended(pid int) bool {
 	if err != nil {
 		return errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH)
 	}
-	// The command name may hold spaces and parentheses: the state follows the last one.
-	rest := b[bytes.LastIndexByte(b, ')')+1:]
-	fields := bytes.Fields(rest)
-	if len(fields) == 0 || fields[0][0] != 'Z' && fields[0][0] != 'X' {
+	if state := stateOf(b); state != 'Z' && state != 'X' {
 		return false
 	}
 	threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
 	return err != nil || len(threads) <= 1
+}
+
+// stateOf reads a process's state out of its stat; 0 where there is none (format: proc_pid_stat(5)). The command name may hold
+// spaces and parentheses: the state follows the last one.
+func stateOf(stat []byte) byte {
+	if fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:]); len(fields) > 0 {
+		return fields[0][0]
+	}
+	return 0
 }

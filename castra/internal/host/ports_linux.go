@@ -59,9 +59,13 @@ func listeners(table, protocol string, port int) []listener {
 		return nil
 	}
 	defer f.Close()
+	return parseListeners(io.LimitReader(f, 8<<20), protocol, port)
+}
+
+func parseListeners(table io.Reader, protocol string, port int) []listener {
 	const tcpListen = "0A"
 	var all []listener
-	for s := bufio.NewScanner(io.LimitReader(f, 8<<20)); s.Scan(); {
+	for s := bufio.NewScanner(table); s.Scan(); {
 		fields := strings.Fields(s.Text())
 		if len(fields) < 10 || (protocol == "tcp" && fields[3] != tcpListen) {
 			continue

@@ -153,13 +153,13 @@ func parseUsernet(text string) ([]Forward, error) {
 		if len(fields) < 6 || !strings.HasSuffix(fields[0], "[HOST_FORWARD]") {
 			continue
 		}
-		hostPort, err1 := strconv.Atoi(fields[3])
-		guestPort, err2 := strconv.Atoi(fields[5])
+		hostPort, err1 := strconv.ParseUint(fields[3], 10, 16)
+		guestPort, err2 := strconv.ParseUint(fields[5], 10, 16)
 		if err := errors.Join(err1, err2); err != nil || net.ParseIP(fields[2]) == nil {
 			return nil, fmt.Errorf("info usernet: unknown line %q", strings.TrimSpace(line))
 		}
 		protocol, _, _ := strings.Cut(fields[0], "[")
-		forwards = append(forwards, Forward{fields[2], hostPort, guestPort, strings.ToLower(protocol)})
+		forwards = append(forwards, Forward{fields[2], int(hostPort), int(guestPort), strings.ToLower(protocol)})
 	}
 	return forwards, nil
 }
