@@ -142,7 +142,7 @@ func bootstrapOf(l workspace.Layout, p vmPlan, mode string) (bootstrap.Plan, err
 	key, err := digestKey(l)
 	return bootstrap.Plan{
 		Key: key,
-		VM: p.Name, Mode: mode, Script: b.Script, Payload: b.Payload, RemoteDir: b.RemoteDir, Env: b.Env,
+		VM:  p.Name, Mode: mode, Script: b.Script, Payload: b.Payload, RemoteDir: b.RemoteDir, Env: b.Env,
 		VerifyCommand: b.VerifyCommand, VerifyPath: b.VerifyPath, HandshakeTimeout: waitLimit(p),
 	}, err
 }

@@ -86,18 +86,21 @@ mode=$(stat -L -c %a "$1" 2>/dev/null) || { mode=644; [ ! -x "$1" ] || mode=755;
 echo "$mode"; exec cat "$1"`
 
 func (c *Client) downloadFile(ctx context.Context, remote string, t *target, name string) error {
-	return c.stream(ctx, func(r io.Reader) error {
-		in := bufio.NewReader(r)
-		line, err := in.ReadSlice('\n')
-		if err != nil {
-			return fmt.Errorf("read the mode of %s: %w", remote, err)
-		}
-		mode, err := strconv.ParseUint(strings.TrimSpace(string(line)), 8, 16)
-		if err != nil {
-			return fmt.Errorf("read the mode of %s: %w", remote, err)
-		}
-		return writeFile(t.root, name, fs.FileMode(mode), t.moved.reader(in))
-	}, sendFile, remote)
+	return c.stream(ctx, func(r io.Reader) error { return takeFile(r, remote, t, name) }, sendFile, remote)
+}
+
+// takeFile reads what sendFile sends.
+func takeFile(r io.Reader, remote string, t *target, name string) error {
+	in := bufio.NewReader(r)
+	line, err := in.ReadSlice('\n')
+	if err != nil {
+		return fmt.Errorf("read the mode of %s: %w", remote, err)
+	}
+	mode, err := strconv.ParseUint(strings.TrimSpace(string(line)), 8, 16)
+	if err != nil {
+		return fmt.Errorf("read the mode of %s: %w", remote, err)
+	}
+	return writeFile(t.root, name, fs.FileMode(mode), t.moved.reader(in))
 }
 
 // stream runs a script whose output is read by receive, and fails when either
