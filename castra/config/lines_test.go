@@ -118,9 +118,9 @@ func missing(t *testing.T, text string, found lines) lines {
 	return found
 }
 
-// FuzzLoad feeds whole files: Load must end without a panic, and every key of
+// FuzzLoadConfig feeds whole files: Load must end without a panic, and every key of
 // what is TOML must have a line.
-func FuzzLoad(f *testing.F) {
+func FuzzLoadConfig(f *testing.F) {
 	sources, err := filepath.Glob("testdata/faults/*.toml")
 	require.NoError(f, err)
 	for _, source := range append(sources, "testdata/full.toml") {
