@@ -248,18 +248,17 @@ func (s *scanner) peek() byte {
 }
 
 func (s *scanner) take(n int) {
-	for range min(n, len(s.text)-s.pos) {
-		if s.text[s.pos] == '\n' {
-			s.line++
-		}
-		s.pos++
-	}
+	n = min(n, len(s.text)-s.pos)
+	s.line += strings.Count(s.text[s.pos:s.pos+n], "\n")
+	s.pos += n
 }
 
 // skipTo goes to the next of the bytes in stop.
 func (s *scanner) skipTo(stop string) {
-	for s.pos < len(s.text) && strings.IndexByte(stop, s.text[s.pos]) < 0 {
-		s.take(1)
+	if n := strings.IndexAny(s.text[s.pos:], stop); n >= 0 {
+		s.take(n)
+	} else {
+		s.take(len(s.text) - s.pos)
 	}
 }
 

@@ -71,8 +71,14 @@ func syntaxFault(file string, err error, found lines) error {
 	if found.secret(f.Line) && quotesText(f.Problem) {
 		f.Problem, f.Help = "a value that is no TOML", "write each value of env as a string in quotes"
 	}
+	if r := []rune(f.Problem); len(r) > maxProblem {
+		f.Problem = string(r[:maxProblem]) + "..."
+	}
 	return Faults{f}
 }
+
+// maxProblem is how much of a message of the library is told: it may quote all of a long line.
+const maxProblem = 200
 
 // quotesText tells that a message of the library may hold what the file does, and not names of keys alone.
 func quotesText(message string) bool {

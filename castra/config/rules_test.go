@@ -214,7 +214,7 @@ func TestRemoteDirs(t *testing.T) {
 		require.Empty(t, badRemoteDir(dir), dir)
 	}
 	for _, dir := range []string{"", ".", "tmp/x", "/", "/etc", "/usr", "/home", "/root", "/var", "/bin", "/tmp", "/opt", "/home/debian", "/var/lib",
-		"/etc/castra", "/usr/local/bin", "/dev/shm", "/tmp/x/", "/tmp//x", "/tmp/../etc", "/tmp/./x", "/srv/a\nb", "/srv/\x1b[31m"} {
+		"/etc/castra", "/usr/local/bin", "/dev/shm", "/tmp/x/", "/tmp//x", "/tmp/../etc", "/tmp/./x", "/srv/a\nb", "/srv/b\r"} {
 		require.NotEmpty(t, badRemoteDir(dir), dir)
 	}
 	got := refused(t, head+"[bootstrap]\nremote_dir = \"/etc\"\n"+web+"[[vms]]\nname = \"db\"\n")
