@@ -16,7 +16,7 @@ import (
 func FuzzUsernet(f *testing.F) {
 	for _, text := range []string{
 		"  TCP[HOST_FORWARD]  14       127.0.0.1 37651       10.0.2.15    22     0     0\r\n", "  UDP[HOST_FORWARD]  15         0.0.0.0  5353       10.0.2.15    53     0     0\r\n",
-		"TCP[HOST_FORWARD] 1 127.0.0.1 -1 10.0.2.15 99999999999", "[HOST_FORWARD] 1 ::1 0 10.0.2.15 0", "TCP[ESTABLISHED] 1 2 3 4 5", "", "\x00[HOST_FORWARD] a b c d e",
+		"TCP[HOST_FORWARD] 1 127.0.0.1 -1 10.0.2.15 99999999999", "[HOST_FORWARD] 1 ::1 0 10.0.2.15 0", "TCP[HOST_FORWARD] 1 127.0.0.1 70000 10.0.2.15 22", "TCP[ESTABLISHED] 1 2 3 4 5", "", "\x00[HOST_FORWARD] a b c d e",
 	} {
 		f.Add(text)
 	}
