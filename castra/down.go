@@ -1,6 +1,7 @@
 package castra
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -94,9 +95,9 @@ func fit(l qemu.Ladder, ctx context.Context) qemu.Ladder { //nolint:revive // th
 // reclaimTime is what removing a VM's files may take, besides ending it.
 const reclaimTime = 500 * time.Millisecond
 
-// traces names every VM that is on record or has a pidfile.
+// traces names every VM that is on record or has a pidfile or a socket.
 func (c *command) traces() ([]string, error) {
-	tracked, err := c.ws.PidfileVMs()
+	tracked, err := c.ws.TracedVMs()
 	if err != nil {
 		return nil, err
 	}
@@ -146,7 +147,7 @@ func (c *command) reclaim(vm string, r workspace.VM, why string) (int64, error) 
 	freed, err := c.discardOverlay(vm, r, why)
 	err = errors.Join(err, c.ws.RemoveOwn(c.ws.Seed(vm)), c.ws.RemoveOwn(c.ws.Vars(vm)), removeSocket(c.ws, vm))
 	if gone, pidErr := removePidfile(c.ws, vm); pidErr != nil || !gone {
-		err = errors.Join(err, fmt.Errorf("pidfile %s is left", c.ws.Pidfile(vm)), pidErr)
+		err = errors.Join(err, fmt.Errorf("pidfile %s is left", c.ws.Pidfile(vm)), cmp.Or(pidErr, qemu.Held(c.ws.Pidfile(vm))))
 	}
 	if err != nil {
 		return freed, err

@@ -1,6 +1,7 @@
 package castra
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -205,7 +206,7 @@ func (u *upRun) writeSeed(p vmPlan) error {
 // way, and keeps its logs once.
 func (u *upRun) clearRun(vm string) error {
 	if gone, err := removePidfile(u.ws, vm); err != nil || !gone {
-		return errors.Join(fmt.Errorf("pidfile %s is held by another process", u.ws.Pidfile(vm)), err)
+		return cmp.Or(err, qemu.Held(u.ws.Pidfile(vm)))
 	}
 	if err := removeSocket(u.ws, vm); err != nil {
 		return err

@@ -54,22 +54,17 @@ var (
 )
 
 // proveOverlay is nil where the file that is at the path of an overlay is one
-// that Castra made. In the directory that holds nothing but overlays that is
-// the one on record or, of a record that does not tell, any. Elsewhere it is
+// that Castra made. In the directory that holds nothing but overlays that is any:
+// its number is another one when the workspace was moved to another disk, or
+// restored from a backup. Elsewhere it is
 // the one on record, unless something else was written into it since; where the
 // record does not tell, since the workspace was moved or the command killed,
 // the file itself must show it.
 func proveOverlay(ws *workspace.Workspace, home, path string, r workspace.VM, there host.FileID) error {
-	id := r.Overlay.ID
 	if filepath.Dir(path) == ws.Overlays() {
-		if id.Born == 0 {
-			there.Born = 0
-		}
-		if id != (host.FileID{}) && id != there {
-			return errNotMade
-		}
 		return nil
 	}
+	id := r.Overlay.ID
 	if id != (host.FileID{}) && id != there {
 		return errNotMade
 	}

@@ -94,7 +94,7 @@ func (p *Project) Status(ctx context.Context) (*ProjectStatus, error) {
 }
 
 // records are what the workspace tells of its VMs: a record for each that has
-// one, and an empty one for each that has a pidfile alone. Where the session
+// one, and an empty one for each that has a pidfile or a socket alone. Where the session
 // cannot be used, its fault is given beside what the pidfiles tell.
 func (p *Project) records() (records map[string]workspace.VM, fault, err error) {
 	records = map[string]workspace.VM{}
@@ -111,7 +111,7 @@ func (p *Project) records() (records map[string]workspace.VM, fault, err error) 
 	default:
 		return nil, nil, err
 	}
-	tracked, err := ws.PidfileVMs()
+	tracked, err := ws.TracedVMs()
 	for _, vm := range tracked {
 		if _, ok := records[vm]; !ok {
 			records[vm] = workspace.VM{}
@@ -153,6 +153,9 @@ func (p *Project) vmStatus(ctx context.Context, vm string, r workspace.VM) VMSta
 	if !state.Alive() {
 		if r.PID != 0 && r.BootID == host.BootID() {
 			s.State, s.Problem = "crashed", "QEMU ended by itself; its log is "+p.layout().QEMULog(vm)
+		}
+		if state.Err != nil {
+			s.Problem = state.Err.Error()
 		}
 		return s
 	}

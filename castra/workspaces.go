@@ -127,7 +127,7 @@ func (p *Project) is(key string) bool {
 
 // active tells that a workspace runs VMs, or has something of them left.
 func active(ws *workspace.Workspace) bool {
-	vms, err := ws.PidfileVMs()
+	vms, err := ws.TracedVMs()
 	if err != nil || len(vms) > 0 {
 		return true
 	}

@@ -79,29 +79,42 @@ func parseMeminfo(table io.Reader, key string) (uint64, error) {
 }
 
 // WaitExit returns when the process has ended (a zombie has), or with ctx's
-// error. The wait goes through a pidfd, so it ends within the same
-// millisecond and for processes that are not our children too.
+// error. The wait goes through the handle, so it ends within the same
+// millisecond, for processes that are not our children too, and also when the
+// number has gone to another process by now.
 func (p *Process) WaitExit(ctx context.Context) error {
-	fd, err := unix.PidfdOpen(p.PID, 0)
-	if errors.Is(err, unix.ESRCH) {
+	var ended bool
+	var failed error
+	err := p.proc.WithHandle(func(handle uintptr) { ended, failed = pollHandle(ctx, int(handle)) })
+	switch {
+	case errors.Is(err, os.ErrProcessDone), ended:
 		return nil
-	}
-	if err != nil {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case err != nil, failed != nil: // a kernel without pidfds
 		return p.pollExit(ctx)
 	}
-	defer unix.Close(fd)
-	for {
-		if err := ctx.Err(); err != nil {
-			return err
+	return nil
+}
+
+// pollTurn is short, so that a cancelled ctx is seen.
+const pollTurn = 50 * time.Millisecond
+
+// pollHandle waits until the process behind a pidfd has ended, or ctx has.
+func pollHandle(ctx context.Context, fd int) (ended bool, err error) {
+	for ctx.Err() == nil {
+		turn := pollTurn
+		if deadline, ok := ctx.Deadline(); ok {
+			turn = min(turn, max(time.Until(deadline), 0)+time.Millisecond)
 		}
-		// Short turns, so that a cancelled ctx is seen.
-		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-		if n, err := unix.Poll(fds, int(50*time.Millisecond/time.Millisecond)); n > 0 {
-			return nil
+		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}} //nolint:gosec // a descriptor is small
+		if n, err := unix.Poll(fds, int(turn/time.Millisecond)); n > 0 {
+			return true, nil
 		} else if err != nil && !errors.Is(err, unix.EINTR) {
-			return p.pollExit(ctx)
+			return false, err
 		}
 	}
+	return false, nil
 }
 
 // ended tells that no process with this PID runs; a zombie has ended. While

@@ -42,6 +42,9 @@ func PortOwner(string, int) string { return "" }
 // ListensIPv6 is not known here.
 func ListensIPv6(int) bool { return false }
 
+// RunsIn is not known here.
+func RunsIn(int, string) (in, known bool) { return false, false }
+
 // WorkingDirs is not known here.
 func WorkingDirs(string) map[int]string { return nil }
 

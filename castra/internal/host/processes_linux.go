@@ -8,6 +8,21 @@ import (
 	"syscall"
 )
 
+// RunsIn tells whether the working directory of a process is dir. Known is
+// false where that cannot be seen: the process has ended, may not be looked
+// at, or /proc is that of another namespace of processes.
+func RunsIn(pid int, dir string) (in, known bool) {
+	if self, err := os.Readlink("/proc/self"); err != nil || self != strconv.Itoa(os.Getpid()) {
+		return false, false
+	}
+	there, err := os.Stat(filepath.Join("/proc", strconv.Itoa(pid), "cwd"))
+	if err != nil {
+		return false, false
+	}
+	st, err := os.Stat(dir)
+	return err == nil && os.SameFile(there, st), err == nil
+}
+
 // WorkingDirs gives, by process number, the working directory of each process
 // of this user whose name begins with prefix (of at most 15 bytes: the kernel
 // keeps no more of a name). One that was removed ends in " (deleted)".

@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
+	"castra.example/castra/castra/internal/host"
 	"castra.example/castra/castra/internal/qmp"
 )
 
@@ -32,7 +34,7 @@ type State struct {
 	PID     int    // 0: not alive
 	Tracked bool   // by the lock on its pidfile; else by the owner of its monitor
 	Status  string // QEMU's word: running, paused, io-error, …; "" when it did not answer
-	Err     error  // why it did not answer
+	Err     error  // why it did not answer; of one that was not found, what is wrong with its pidfile
 	// Launching: none was found, and yet one was launched that has not ended. One that ends may be taken for that for a moment: the
 	// kernel (6.18) gives back the lock on its pidfile first.
 	Launching bool
@@ -45,7 +47,7 @@ func (s State) Alive() bool { return s.PID != 0 }
 // changes nothing.
 func Inspect(ctx context.Context, t Target) State {
 	var s State
-	pid, err := Holder(t.Pidfile)
+	pid, err := HolderVM(t.Pidfile)
 	if err != nil {
 		s.Err = err
 	}
@@ -57,10 +59,9 @@ func Inspect(ctx context.Context, t Target) State {
 	}
 	switch {
 	case pid != 0 && monErr == nil && mon.Peer() != 0 && mon.Peer() != pid:
-		monErr = fmt.Errorf("monitor %s: served by pid %d, and the VM is pid %d", t.Monitor, mon.Peer(), pid)
-	case pid == 0 && monErr == nil && t.UUID != "":
-		// The pidfile was removed under a living VM; the owner of a monitor that knows the UUID is it.
-		pid = mon.Peer()
+		monErr = foreignMonitor(t, mon.Peer(), pid)
+	case pid == 0 && monErr == nil && t.servedBy(mon.Peer()):
+		pid = mon.Peer() // the pidfile was removed under a living VM
 	}
 	if pid == 0 {
 		s.Launching = beingLaunched(t.Overlay)
@@ -73,8 +74,19 @@ func Inspect(ctx context.Context, t Target) State {
 	return s
 }
 
+func foreignMonitor(t Target, peer, pid int) error {
+	return fmt.Errorf("monitor %s: served by pid %d, and the VM is pid %d", t.Monitor, peer, pid)
+}
+
+// servedBy tells that the process behind the VM's monitor is the VM: it runs
+// in the workspace. Where that cannot be seen, it has to know the UUID.
+func (t Target) servedBy(peer int) bool {
+	in, known := host.RunsIn(peer, filepath.Dir(t.Monitor))
+	return in || !known && t.UUID != ""
+}
+
 func isHeldBy(pidfile string, pid int) bool {
-	now, err := Holder(pidfile)
+	now, err := HolderVM(pidfile)
 	return err == nil && now == pid
 }
 

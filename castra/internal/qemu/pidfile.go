@@ -9,11 +9,15 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"castra.example/castra/castra/internal/host"
 )
 
 // Holder tells which process holds QEMU's lock on a pidfile; 0 when none does,
 // also when there is no such file. What the file says is not looked at: only a
-// living QEMU can hold the lock, and it goes with the process.
+// living QEMU can hold the lock, and it goes with the process. A lock that
+// QEMU does not take is none: one for reading, or one that belongs to an open
+// file, as Castra has while it removes the pidfile.
 func Holder(pidfile string) (int, error) {
 	f, err := openPidfile(pidfile, os.O_RDONLY)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -31,10 +35,59 @@ func holder(f *os.File) (int, error) {
 	if err := unix.FcntlFlock(f.Fd(), unix.F_GETLK, &lock); err != nil {
 		return 0, fmt.Errorf("pidfile %s: %w", f.Name(), err)
 	}
-	if lock.Type == unix.F_UNLCK {
+	switch {
+	case lock.Type != unix.F_WRLCK || lock.Pid < 0:
 		return 0, nil
+	case lock.Pid == 0:
+		return 0, &HeldError{Pidfile: f.Name()}
 	}
 	return int(lock.Pid), nil
+}
+
+// HeldError says: a pidfile is locked, and not by a QEMU of its workspace that
+// Castra could end.
+type HeldError struct {
+	Pidfile string
+	PID     int // 0 where it cannot be seen from here
+}
+
+func (e *HeldError) Error() string {
+	if e.PID == 0 {
+		return fmt.Sprintf("pidfile %s: locked by a process that cannot be seen from here", e.Pidfile)
+	}
+	return fmt.Sprintf("pidfile %s: locked by process %d, which is no QEMU of this workspace", e.Pidfile, e.PID)
+}
+
+// Hint says what to do next.
+func (e *HeldError) Hint() string {
+	if e.PID == 0 {
+		return "it runs in another container or namespace: run mage down there"
+	}
+	return fmt.Sprintf("no signal is sent to it; see what it is (ps -p %d), and end it or wait until it has ended", e.PID)
+}
+
+// HolderVM is Holder where the process may be ended. QEMU runs in the
+// directory of its pidfile, so a process that holds the lock and runs in
+// another is a stranger, or the QEMU of the workspace that this one is a copy
+// of by hard links: a *HeldError.
+func HolderVM(pidfile string) (int, error) {
+	pid, err := Holder(pidfile)
+	if err != nil || pid == 0 {
+		return 0, err
+	}
+	if in, known := host.RunsIn(pid, filepath.Dir(pidfile)); known && !in {
+		return 0, &HeldError{pidfile, pid}
+	}
+	return pid, nil
+}
+
+// Held is the error of a pidfile that could not be removed, since it is locked.
+func Held(pidfile string) error {
+	pid, err := Holder(pidfile)
+	if err != nil {
+		return err
+	}
+	return &HeldError{pidfile, pid}
 }
 
 // RemovePidfile removes a pidfile that nobody holds, having locked it first: a

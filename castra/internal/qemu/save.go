@@ -82,7 +82,7 @@ func Save(ctx context.Context, t Target, overlay string, to Image, room uint64) 
 }
 
 // Continue lets a guest run on that was stopped.
-func Continue(ctx context.Context, t Target) error { return tell(ctx, t, "cont") }
+func Continue(ctx context.Context, t Target) error { return tell(ctx, t, 0, "cont") }
 
 // goOn lets the guest run on, also after a cancel.
 func goOn(ctx context.Context, mon *qmp.Client, t Target) error {

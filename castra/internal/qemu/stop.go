@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"syscall"
 	"time"
 
@@ -63,12 +62,17 @@ func Stop(ctx context.Context, t Target, l Ladder, emit func(event.Event)) (stri
 		return "", err
 	}
 	defer proc.Release()
+	// The number may have gone to another process before the handle was taken.
+	if still, err := isVM(ctx, t, state, proc); err != nil || !still {
+		return NotRunning, err
+	}
 	if l.Graceful > 0 {
 		gone, err := cooperate(ctx, t, state, proc, l.Graceful, emit)
 		if gone || err != nil {
 			return Graceful, err
 		}
 	}
+	outcome := Graceful // where it ends before a signal is sent
 	for _, step := range []struct {
 		signal  syscall.Signal
 		name    string
@@ -82,9 +86,13 @@ func Stop(ctx context.Context, t Target, l Ladder, emit func(event.Event)) (stri
 			continue
 		}
 		emit(event.Escalated{VM: t.Name, Signal: step.name, LimitMS: step.wait.Milliseconds()})
-		if err := signalVM(ctx, t, state, proc, step.signal); err != nil {
+		if still, err := isVM(ctx, t, state, proc); err != nil || !still {
+			return outcome, err
+		}
+		if err := proc.Signal(step.signal); err != nil {
 			return "", err
 		}
+		outcome = step.outcome
 		if gone, err := waitExit(ctx, proc, step.wait); gone || err != nil {
 			return step.outcome, err
 		}
@@ -105,7 +113,7 @@ func cooperate(ctx context.Context, t Target, state State, proc *host.Process, w
 	}
 	emit(event.CooperativeAttempted{VM: t.Name, Channel: "qmp", Reason: reason, LimitMS: wait.Milliseconds()})
 	began := time.Now()
-	if err := tell(ctx, t, command); err != nil {
+	if err := tell(ctx, t, proc.PID, command); err != nil {
 		emit(event.CooperativeTimedOut{VM: t.Name, Reason: err.Error(), ElapsedMS: time.Since(began).Milliseconds()})
 		return false, ctx.Err()
 	}
@@ -130,7 +138,9 @@ func monitorTrouble(err error) string {
 	}
 }
 
-func tell(ctx context.Context, t Target, command string) error {
+// tell gives a command to the monitor. Pid is the process that must serve it,
+// 0 where that does not matter.
+func tell(ctx context.Context, t Target, pid int, command string) error {
 	ctx, cancel := context.WithTimeout(ctx, monitorLimit)
 	defer cancel()
 	mon, err := openMonitor(ctx, t)
@@ -138,6 +148,9 @@ func tell(ctx context.Context, t Target, command string) error {
 		return err
 	}
 	defer mon.Close()
+	if peer := mon.Peer(); pid != 0 && peer != 0 && peer != pid {
+		return foreignMonitor(t, peer, pid)
+	}
 	err = mon.Execute(ctx, command, nil, nil)
 	var refused *qmp.Error
 	if command == "quit" && err != nil && !errors.As(err, &refused) {
@@ -146,23 +159,14 @@ func tell(ctx context.Context, t Target, command string) error {
 	return err
 }
 
-// signalVM sends sig to the process behind the handle if that still is the VM
-// now that the handle is open: the number may have been used again before.
-func signalVM(ctx context.Context, t Target, state State, proc *host.Process, sig os.Signal) error {
-	if state.Tracked {
-		pid, err := Holder(t.Pidfile)
-		if err != nil {
-			return err
-		}
-		if pid != proc.PID {
-			return nil // it has ended meanwhile
-		}
-		return proc.Signal(sig)
+// isVM tells that the process behind the handle still is the VM. Asked when
+// the handle is open, the answer holds for what is then done through it.
+func isVM(ctx context.Context, t Target, state State, proc *host.Process) (bool, error) {
+	if !state.Tracked {
+		return Inspect(ctx, t).PID == proc.PID, nil
 	}
-	if now := Inspect(ctx, t); now.PID != proc.PID {
-		return nil
-	}
-	return proc.Signal(sig)
+	pid, err := HolderVM(t.Pidfile)
+	return pid == proc.PID, err
 }
 
 // waitExit tells whether the process ended within wait; an error only when

@@ -22,6 +22,9 @@ const defaultLifetime = 120 * time.Second
 // programs are the names under which the test binary becomes a fake.
 var programs = []string{"qemu-system-x86_64", "qemu-system-aarch64", "qemu-img"}
 
+// strangerName is under what name the test binary becomes a Stranger.
+const strangerName = "castra-stranger"
+
 // Main is the whole of a TestMain: it runs the tests, or, under one of the
 // names that Install gives the test binary, the fake of that name.
 func Main(m *testing.M) {
@@ -30,6 +33,8 @@ func Main(m *testing.M) {
 		leave(runImg(os.Args[1:]))
 	case strings.HasPrefix(name, "qemu-system-"):
 		leave(runQEMU(os.Args[1:]))
+	case name == strangerName:
+		leave(runStranger())
 	}
 	os.Exit(m.Run())
 }

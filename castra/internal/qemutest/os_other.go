@@ -16,3 +16,6 @@ func commandAttr() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: t
 func memoryFile(string) (*os.File, error) {
 	return nil, errors.New("Parameter 'qom-type' does not accept value 'memory-backend-memfd'") //nolint:staticcheck // QEMU's words
 }
+
+// runStranger is for Linux alone.
+func runStranger() int { return complain("stranger: there is none here") }

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -34,6 +35,23 @@ func (w *Workspace) PidfileVMs() ([]string, error) {
 		}
 	}
 	return vms, nil
+}
+
+// TracedVMs names the VMs that have a pidfile or a monitor's socket, sorted: a
+// VM whose pidfile was removed is found by its monitor.
+func (w *Workspace) TracedVMs() ([]string, error) {
+	vms, err := w.PidfileVMs()
+	if err != nil {
+		return nil, err
+	}
+	entries, err := os.ReadDir(w.Root)
+	for _, e := range entries {
+		if vm, ok := strings.CutSuffix(e.Name(), monitorSuffix); ok && vm != "" && e.Type() == fs.ModeSocket {
+			vms = append(vms, vm)
+		}
+	}
+	slices.Sort(vms)
+	return slices.Compact(vms), err
 }
 
 // Legacy lists what an earlier program of this name left and nothing uses:
