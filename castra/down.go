@@ -95,7 +95,7 @@ func fit(l qemu.Ladder, ctx context.Context) qemu.Ladder { //nolint:revive // th
 // reclaimTime is what removing a VM's files may take, besides ending it.
 const reclaimTime = 500 * time.Millisecond
 
-// traces names every VM that is on record or has a pidfile or a socket.
+// traces names every VM that is on record or has left files.
 func (c *command) traces() ([]string, error) {
 	tracked, err := c.ws.TracedVMs()
 	if err != nil {

@@ -28,7 +28,7 @@ func (c *command) discardOverlay(vm string, r workspace.VM, why string) (int64, 
 		return 0, fmt.Errorf("overlay %s: %w", path, err)
 	}
 	if used, err := qemu.InUse(path); err != nil || used {
-		return 0, errors.Join(fmt.Errorf("overlay %s is left: another QEMU has it open", path), err)
+		return 0, errors.Join(&OverlayInUseError{path}, err)
 	}
 	if err := proveOverlay(c.ws, c.home, path, r, there); err != nil {
 		return 0, fmt.Errorf("overlay %s: %w", path, err)

@@ -13,6 +13,7 @@ import (
 	"castra.example/castra/castra/event"
 	"castra.example/castra/castra/internal/host"
 	"castra.example/castra/castra/internal/image"
+	"castra.example/castra/castra/internal/qemu"
 	"castra.example/castra/castra/internal/report"
 	"castra.example/castra/castra/internal/warm"
 	"castra.example/castra/castra/internal/workspace"
@@ -191,7 +192,16 @@ func (c *command) remove(o PruneOptions) error {
 	if err != nil {
 		return err
 	}
-	err = c.ws.Clean(items, func(workspace.Item) {})
+	var used error
+	items = slices.DeleteFunc(items, func(item workspace.Item) bool {
+		path := filepath.Join(c.ws.Root, item.Path)
+		if inUse, err := qemu.InUse(path); item.Kind != "overlay" || err != nil || !inUse {
+			return false // what is no disk is none that is used
+		}
+		used = errors.Join(used, &OverlayInUseError{path})
+		return true
+	})
+	err = errors.Join(c.ws.Clean(items, func(workspace.Item) {}), used)
 	vms, pidErr := c.ws.PidfileVMs()
 	err = errors.Join(err, pidErr)
 	for _, vm := range vms {
@@ -204,6 +214,18 @@ func (c *command) remove(o PruneOptions) error {
 
 func removable(ws *workspace.Workspace, o PruneOptions) ([]workspace.Item, error) {
 	return ws.Removable(workspace.RemoveOptions{KeepLogs: o.KeepLogs, KeepOverlays: o.KeepOverlays})
+}
+
+// OverlayInUseError says: a living QEMU has an overlay open, so that is not removed.
+type OverlayInUseError struct{ Path string }
+
+func (e *OverlayInUseError) Error() string {
+	return fmt.Sprintf("overlay %s is left: another QEMU has it open", e.Path)
+}
+
+// Hint says what to do next.
+func (e *OverlayInUseError) Hint() string {
+	return "it may be a VM of another workspace, or one that is not on record: find it with fuser or lsof on that file"
 }
 
 // prunable lists what prune removes from a workspace. The session may be nil.

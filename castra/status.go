@@ -94,7 +94,7 @@ func (p *Project) Status(ctx context.Context) (*ProjectStatus, error) {
 }
 
 // records are what the workspace tells of its VMs: a record for each that has
-// one, and an empty one for each that has a pidfile or a socket alone. Where the session
+// one, and an empty one for each that files alone tell of. Where the session
 // cannot be used, its fault is given beside what the pidfiles tell.
 func (p *Project) records() (records map[string]workspace.VM, fault, err error) {
 	records = map[string]workspace.VM{}

@@ -34,7 +34,7 @@ func TestPIDReuseSoak(t *testing.T) {
 		reusePIDs(t, asked)
 		return
 	}
-	cmd := exec.Command(os.Args[0], "-test.run=^TestPIDReuseSoak$", "-test.v", "-test.timeout=20m")
+	cmd := exec.Command(os.Args[0], "-test.run=^TestPIDReuseSoak$", "-test.v", "-test.timeout=40m")
 	cmd.Env = append(os.Environ(), reuseEnv+"="+t.TempDir())
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS}
 	if os.Getuid() != 0 {

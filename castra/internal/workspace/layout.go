@@ -85,8 +85,12 @@ func (l Layout) EventLog() string { return l.join(logsName, "events.jsonl") }
 // Overlay is vm's overlay when the project names none. Slug and hash are
 // those of the workspace ID, so that the file tells whose it is.
 func (l Layout) Overlay(id, vm string) string {
-	return l.join(overlaysName, id+"-overlay-"+vm+".qcow2")
+	before, after := l.overlayAffixes(id)
+	return l.join(overlaysName, before+vm+after)
 }
+
+// overlayAffixes stand around the name of a VM in that of its overlay.
+func (Layout) overlayAffixes(id string) (before, after string) { return id + "-overlay-", ".qcow2" }
 
 // Vars is vm's copy of the variables that UEFI firmware keeps.
 func (l Layout) Vars(vm string) string { return l.join(overlaysName, vm+"-vars.fd") }

@@ -37,8 +37,9 @@ func (w *Workspace) PidfileVMs() ([]string, error) {
 	return vms, nil
 }
 
-// TracedVMs names the VMs that have a pidfile or a monitor's socket, sorted: a
-// VM whose pidfile was removed is found by its monitor.
+// TracedVMs names the VMs that have a pidfile, a monitor's socket or an overlay
+// in the workspace, sorted. A VM whose pidfile was removed is found by its
+// monitor, and what a crash left also when nothing is on record.
 func (w *Workspace) TracedVMs() ([]string, error) {
 	vms, err := w.PidfileVMs()
 	if err != nil {
@@ -50,8 +51,20 @@ func (w *Workspace) TracedVMs() ([]string, error) {
 			vms = append(vms, vm)
 		}
 	}
+	disks, diskErr := os.ReadDir(w.Overlays())
+	if errors.Is(diskErr, fs.ErrNotExist) {
+		diskErr = nil
+	}
+	before, after := w.overlayAffixes(w.ID)
+	for _, e := range disks {
+		vm, ok := strings.CutPrefix(e.Name(), before)
+		vm, ended := strings.CutSuffix(vm, after)
+		if ok && ended && vm != "" && e.Type().IsRegular() {
+			vms = append(vms, vm)
+		}
+	}
 	slices.Sort(vms)
-	return slices.Compact(vms), err
+	return slices.Compact(vms), errors.Join(err, diskErr)
 }
 
 // Legacy lists what an earlier program of this name left and nothing uses:
