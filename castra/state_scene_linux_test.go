@@ -238,3 +238,11 @@ func (x *scene) lock() (unlock func()) {
 	}
 	return unlock
 }
+
+// save writes a session in the way that a command does.
+func (w *world) save(session *workspace.Session) {
+	w.Helper()
+	ws, err := workspace.Open(w.layout().Root)
+	require.NoError(w, err)
+	require.NoError(w, ws.SaveSession(session))
+}

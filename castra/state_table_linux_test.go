@@ -29,7 +29,6 @@ var verbs = map[string]func(ctx context.Context, p *Project) error{
 // stateRules say, and up, down and clean do what they say; no process but the
 // VM's is sent a signal, and no file but Castra's own is changed.
 func TestStateTableSoak(t *testing.T) {
-	const noPowerOff = "graceful_shutdown_wait_secs = 0\nsigterm_wait_secs = 30\nsigkill_wait_secs = 30"
 	w := newWorld(t, noPowerOff, vm("web"))
 	explicit := *w
 	explicit.dir += "-explicit"

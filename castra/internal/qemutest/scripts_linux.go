@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net"
+	"slices"
 	"strings"
 )
 
@@ -66,3 +68,6 @@ func (s *stranger) talk(conn net.Conn, script, uuid string) {
 		fmt.Fprintf(conn, "%s\r\n", reply)
 	}
 }
+
+// Scripts names the ways in which a Stranger talks that is no QEMU, sorted.
+func Scripts() []string { return slices.Sorted(maps.Keys(openings)) }
