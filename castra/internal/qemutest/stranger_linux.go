@@ -15,7 +15,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -147,7 +146,7 @@ func (s *Stranger) Forget() { s.order("forget") }
 func (s *Stranger) order(words ...string) {
 	s.t.Helper()
 	if reply := s.tell(words...); reply != "" {
-		s.t.Fatalf("stranger: %q: %s", words, reply)
+		s.t.Errorf("stranger: %q: %s", words, reply)
 	}
 }
 
@@ -173,9 +172,9 @@ type stranger struct {
 	orders    chan string
 }
 
+// runStranger ends when the test does, however that ends: its input is closed.
 func runStranger() int {
 	s := &stranger{orders: make(chan string, 1<<16)}
-	time.AfterFunc(lifetime()*10, func() { leave(complain("stranger: lifetime is over")) })
 	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
 		var words []string
 		if err := json.Unmarshal(lines.Bytes(), &words); err != nil {
