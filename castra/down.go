@@ -122,7 +122,10 @@ func (c *command) takeDown(ctx context.Context, vm string, l qemu.Ladder, reason
 	var err error
 	c.during(vm, "power off", l.Graceful+l.Terminate+l.Kill, func() {
 		outcome, err = qemu.Stop(ctx, target(c.ws.Layout, vm, r), l, func(e event.Event) { // called once it is known to run
-			first.Do(func() { c.events.Emit(event.ShutdownRequested{VM: vm, Reason: reason}) })
+			first.Do(func() {
+				c.events.Emit(event.ShutdownRequested{VM: vm, Reason: reason})
+				c.ending(vm, true)
+			})
 			c.events.Emit(e)
 		})
 	})
@@ -139,6 +142,19 @@ func (c *command) takeDown(ctx context.Context, vm string, l qemu.Ladder, reason
 		return done, &VMError{Op: c.name, VM: vm, Phase: "clean up", Err: err}
 	}
 	return done, nil
+}
+
+// ending puts on record that a VM is being taken down, or is not after all. A
+// VM is ended also where there is no room to say so.
+func (c *command) ending(vm string, now bool) {
+	r, known := c.session.get(vm)
+	if !known || r.Ending == now {
+		return
+	}
+	r.Ending = now
+	if err := c.session.put(r); err != nil {
+		c.log().Debug("note that a VM ends", "vm", vm, "error", err)
+	}
 }
 
 // reclaim removes what a VM that does not run has left: overlay, seed, firmware's variables, socket,

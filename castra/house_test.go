@@ -62,6 +62,7 @@ var doors = map[string][]string{
 	"github.com/stretchr/testify":        {},
 	"github.com/rogpeppe/go-internal":    {},
 	"go.uber.org/goleak":                 {},
+	"github.com/anishathalye/porcupine":  {},
 	"pgregory.net/rapid":                 {},
 	"github.com/digitalocean/go-libvirt": {},
 }

@@ -139,12 +139,12 @@ func (u *upRun) launch(ctx context.Context, p vmPlan) (*qemu.Process, error) {
 	u.log().Debug("start QEMU", "vm", p.Name, "binary", p.spec.Binary, "args", p.spec.Args())
 	proc, err := qemu.Start(ctx, p.spec, u.ws.QEMULog(p.Name))
 	if err != nil {
-		return fault("launch", err)
+		return fault("launch", u.portTaken(ctx, p, err))
 	}
 	r.PID = proc.PID
 	phase, inForce, err := letRun(ctx, p, target(u.ws.Layout, p.Name, r))
 	if err != nil {
-		return fault(phase, orExit(proc, p.Name, u.ws.QEMULog(p.Name), err))
+		return fault(phase, u.portTaken(ctx, p, orExit(proc, p.Name, u.ws.QEMULog(p.Name), err)))
 	}
 	if err := setForwards(&r, p, inForce); err != nil {
 		return fault("launch", err)

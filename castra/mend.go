@@ -18,6 +18,9 @@ var halfWay = []string{"paused", "prelaunch", "inmigrate", "finish-migrate", "po
 
 // mend ends what an up that was killed has restored half, and lets go on what it had stopped to save. It tells how the VM does then.
 func (u *upRun) mend(ctx context.Context, vm string, s qemu.State) (qemu.State, error) {
+	if s.Alive() { // a down that was killed may have left it
+		u.ending(vm, false)
+	}
 	r, known := u.session.get(vm)
 	t := target(u.ws.Layout, vm, r)
 	switch {

@@ -51,8 +51,11 @@ func (p *Project) Ports(ctx context.Context) (*ProjectPorts, error) {
 		declared := p.declared(vm.Name)
 		if vm.PID == 0 {
 			for _, port := range declared {
-				if port.HostPort != 0 && bindable(ctx, port.Protocol, port.HostIP, port.HostPort) != nil {
-					port.Conflict = owner(holder, port.Protocol, port.HostPort)
+				if port.HostPort != 0 && host.Bindable(ctx, port.Protocol, port.HostIP, port.HostPort) != nil {
+					port.Conflict = owner(holder, port.Protocol, port.HostIP, port.HostPort)
+				}
+				if port.Conflict == heldBy(port.VM, out.Workspace) {
+					port.Conflict = "" // it has been started since we looked
 				}
 				port.Warning = exposure(port.Forward)
 				out.Ports = append(out.Ports, port)
@@ -113,11 +116,12 @@ func exposure(f Forward) string {
 }
 
 // owner names who holds a port, by its workspace where that is Castra's.
-func owner(holder func(protocol string, port int) string, protocol string, port int) string {
-	if vm := holder(protocol, port); vm != "" {
+func owner(holder func(by host.Owner, protocol string, port int) string, protocol, ip string, port int) string {
+	by := host.PortOwner(protocol, ip, port)
+	if vm := holder(by, protocol, port); vm != "" {
 		return vm
 	}
-	return orUnknown(host.PortOwner(protocol, port))
+	return orUnknown(by.String())
 }
 
 func orUnknown(owner string) string {

@@ -4,14 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net"
-	"strconv"
 	"strings"
 	"syscall"
 
 	"castra.example/castra/castra/config"
 	"castra.example/castra/castra/internal/host"
+	"castra.example/castra/castra/internal/logs"
+	"castra.example/castra/castra/internal/qemu"
 	"castra.example/castra/castra/internal/report"
 )
 
@@ -103,11 +102,33 @@ func (u *upRun) checkPort(ctx context.Context, vm string, f config.Forward) erro
 	if f.HostPort == 0 {
 		return nil
 	}
-	err := bindable(ctx, f.Protocol, f.HostIP, f.HostPort)
+	err := host.Bindable(ctx, f.Protocol, f.HostIP, f.HostPort)
 	if err == nil {
 		return nil
 	}
-	return &PortError{vm, Forward{f.HostIP, f.HostPort, f.GuestPort, f.Protocol}, u.config.File, f.Line, owner(u.holders(), f.Protocol, f.HostPort), err}
+	return u.portError(vm, f, err)
+}
+
+func (u *upRun) portError(vm string, f config.Forward, err error) error {
+	return &PortError{vm, Forward{f.HostIP, f.HostPort, f.GuestPort, f.Protocol}, u.config.File, f.Line, owner(u.holders(), f.Protocol, f.HostIP, f.HostPort), err}
+}
+
+// refusedForward is how QEMU says that it could not listen on a host port.
+const refusedForward = "Could not set up host forwarding rule"
+
+// portTaken names who has taken a host port after it was found free, where it
+// is that what QEMU ended of and the port is still held.
+func (u *upRun) portTaken(ctx context.Context, p vmPlan, err error) error {
+	said, _ := logs.Tail(u.ws.QEMULog(p.Name), tailLines)
+	if !as[*qemu.ExitedError](err) || !strings.Contains(strings.Join(said, "\n"), refusedForward) {
+		return err
+	}
+	for _, f := range p.Forwards {
+		if f.HostPort != 0 && host.Bindable(ctx, f.Protocol, f.HostIP, f.HostPort) != nil {
+			return u.portError(p.Name, f, err)
+		}
+	}
+	return err
 }
 
 // checkRoom compares with what is free; with Force, too little is a warning.
@@ -130,20 +151,4 @@ func (u *upRun) checkRoom(memory, disk uint64) []error {
 	free, err = host.FreeDisk(u.ws.Root)
 	check("disk of "+u.ws.Root, disk, free, err)
 	return faults
-}
-
-// bindable tries the port; nil means that it can be listened on now.
-func bindable(ctx context.Context, protocol, ip string, port int) error {
-	addr := net.JoinHostPort(ip, strconv.Itoa(port))
-	var c io.Closer
-	var err error
-	if protocol == "udp" {
-		c, err = new(net.ListenConfig).ListenPacket(ctx, "udp", addr)
-	} else {
-		c, err = new(net.ListenConfig).Listen(ctx, "tcp", addr)
-	}
-	if err != nil {
-		return err
-	}
-	return c.Close()
 }

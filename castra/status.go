@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -71,7 +72,7 @@ func (f Forward) String() string {
 // Status looks at every VM of castra.toml and every VM on record. It takes no
 // lock and writes nothing.
 func (p *Project) Status(ctx context.Context) (*ProjectStatus, error) {
-	s := &ProjectStatus{Workspace: p.id, Root: p.root}
+	s := &ProjectStatus{Workspace: p.id, Root: p.root, VMs: []VMStatus{}}
 	if p.config != nil {
 		s.Project, s.Config = p.config.Name, p.config.File
 	}
@@ -79,18 +80,56 @@ func (p *Project) Status(ctx context.Context) (*ProjectStatus, error) {
 	if err != nil {
 		return nil, err
 	}
+	seen := p.look(ctx, p.known(records), records)
+	for range lookTries {
+		now, nowFault, err := p.records()
+		if err != nil {
+			return nil, err
+		}
+		changed := slices.DeleteFunc(p.known(now), func(vm string) bool {
+			_, looked := seen[vm]
+			return looked && reflect.DeepEqual(records[vm], now[vm])
+		})
+		records, fault = now, nowFault
+		if len(changed) == 0 {
+			break
+		}
+		maps.Copy(seen, p.look(ctx, changed, records))
+	}
 	s.Problem = p.configProblem()
 	if fault != nil {
 		s.Problem = fault.Error()
 	}
-	names := p.known(records)
-	s.VMs = make([]VMStatus, len(names))
+	for _, vm := range p.known(records) {
+		s.VMs = append(s.VMs, seen[vm])
+	}
+	return s, nil
+}
+
+const (
+	// lookTries is how often a VM is looked at again whose record a command
+	// has changed meanwhile: one run's record would be told of another's process.
+	lookTries = 5
+	// answerLimit bounds what a monitor is waited for. It leaves a status of many
+	// workspaces, some of them hung, within a second.
+	answerLimit = 900 * time.Millisecond
+)
+
+// look looks at these VMs, all at once.
+func (p *Project) look(ctx context.Context, names []string, records map[string]workspace.VM) map[string]VMStatus {
+	ctx, cancel := context.WithTimeout(ctx, answerLimit)
+	defer cancel()
+	all := make([]VMStatus, len(names))
 	var wg sync.WaitGroup
 	for i, vm := range names {
-		wg.Go(func() { s.VMs[i] = p.vmStatus(ctx, vm, records[vm]) })
+		wg.Go(func() { all[i] = p.vmStatus(ctx, vm, records[vm]) })
 	}
 	wg.Wait()
-	return s, nil
+	seen := map[string]VMStatus{}
+	for _, vm := range all {
+		seen[vm.Name] = vm
+	}
+	return seen
 }
 
 // records are what the workspace tells of its VMs: a record for each that has
@@ -151,7 +190,7 @@ func (p *Project) vmStatus(ctx context.Context, vm string, r workspace.VM) VMSta
 		return s
 	}
 	if !state.Alive() {
-		if r.PID != 0 && r.BootID == host.BootID() {
+		if r.PID != 0 && r.BootID == host.BootID() && !r.Ending {
 			s.State, s.Problem = "crashed", "QEMU ended by itself; its log is "+p.layout().QEMULog(vm)
 		}
 		if state.Err != nil {

@@ -13,6 +13,7 @@ import (
 
 	"castra.example/castra/castra/config"
 	"castra.example/castra/castra/event"
+	"castra.example/castra/castra/internal/host"
 	"castra.example/castra/castra/internal/qemu"
 	"castra.example/castra/castra/internal/workspace"
 )
@@ -268,33 +269,51 @@ func (w *Workspaces) each(f func(i int, p *Project) error) error {
 // holderVM is how the name of a VM that holds a port begins.
 const holderVM = "VM "
 
-// holders tells of each port of this computer that a VM of Castra was started
-// with which one that is: "VM web-0 of workspace shop-1234".
-func (p *Project) holders() func(protocol string, port int) string {
+// heldBy names a VM as the holder of a port.
+func heldBy(vm, workspaceID string) string {
+	return fmt.Sprintf(holderVM+"%s of workspace %s", vm, workspaceID)
+}
+
+// holders tells which VM of Castra a process is that has a port: "VM web-0 of
+// workspace shop-1234". Where the process is not known, it is the one that was
+// started with the port.
+func (p *Project) holders() func(by host.Owner, protocol string, port int) string {
 	entries, err := workspace.All(p.home)
 	if p.home == "" || err != nil {
-		return func(string, int) string { return "" }
+		return func(host.Owner, string, int) string { return "" }
 	}
-	return func(protocol string, port int) string {
+	return func(by host.Owner, protocol string, port int) string {
 		for _, e := range entries {
 			ws, err := workspace.Open(e.Root)
 			if err != nil {
 				continue
 			}
-			session, err := ws.LoadSession()
-			if err != nil {
-				continue
+			vms, _ := ws.PidfileVMs()
+			if by.PID == 0 {
+				vms = startedWith(ws, protocol, port)
 			}
-			for _, name := range session.Names() {
-				vm := session.VMs[name]
-				taken := slices.ContainsFunc(vm.Forwards, func(f workspace.Forward) bool { return f.Protocol == protocol && f.HostPort == port })
-				if taken && pid(ws, name) != 0 {
-					return fmt.Sprintf(holderVM+"%s of workspace %s", name, ws.ID)
+			for _, vm := range vms {
+				if running := pid(ws, vm); running != 0 && (by.PID == 0 || running == by.PID) {
+					return heldBy(vm, ws.ID)
 				}
 			}
 		}
 		return ""
 	}
+}
+
+// startedWith are the VMs on record with a forward from the port.
+func startedWith(ws *workspace.Workspace, protocol string, port int) (vms []string) {
+	session, err := ws.LoadSession()
+	if err != nil {
+		return nil
+	}
+	for _, name := range session.Names() {
+		if slices.ContainsFunc(session.VMs[name].Forwards, func(f workspace.Forward) bool { return f.Protocol == protocol && f.HostPort == port }) {
+			vms = append(vms, name)
+		}
+	}
+	return vms
 }
 
 // pid is the process of a VM that runs; 0 of one that does not.

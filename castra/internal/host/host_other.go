@@ -37,7 +37,12 @@ func (p *Process) WaitExit(ctx context.Context) error { return p.pollExit(ctx) }
 func ended(pid int) bool { return errors.Is(unix.Kill(pid, 0), unix.ESRCH) }
 
 // PortOwner is not known here.
-func PortOwner(string, int) string { return "" }
+func PortOwner(string, string, int) Owner { return Owner{} }
+
+// Bindable tries whether a port can be listened on now. Meanwhile others cannot.
+func Bindable(ctx context.Context, protocol, ip string, port int) error {
+	return tryListen(ctx, protocol, ip, port)
+}
 
 // ListensIPv6 is not known here.
 func ListensIPv6(int) bool { return false }

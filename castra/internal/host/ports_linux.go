@@ -2,6 +2,7 @@ package host
 
 import (
 	"bufio"
+	"context"
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
@@ -12,30 +13,92 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
-// PortOwner names the process that listens on a port of this computer, as
-// "pid 123 (nginx)"; "" when nobody does or it cannot be told (another user's
-// process). Protocol is "tcp" or "udp"; ip may be unspecified.
-func PortOwner(protocol string, port int) string {
+// PortOwner finds the process that keeps others from listening on a port of
+// the address ip of this computer; "" or an unspecified one is all addresses.
+// Zero when nobody does or it cannot be told (another user's process).
+// Protocol is "tcp" or "udp".
+func PortOwner(protocol, ip string, port int) Owner {
 	inodes := map[string]bool{}
-	for _, suffix := range []string{"", "6"} {
-		for _, l := range listeners("/proc/net/"+protocol+suffix, protocol, port) {
-			inodes["socket:["+l.inode+"]"] = true
-		}
+	for _, l := range blockers(protocol, ip, port) {
+		inodes["socket:["+l.inode+"]"] = true
 	}
 	if len(inodes) == 0 {
-		return ""
+		return Owner{}
 	}
 	fds, _ := filepath.Glob("/proc/[0-9]*/fd/*")
 	for _, fd := range fds {
 		if target, err := os.Readlink(fd); err == nil && inodes[target] {
-			pid := strings.Split(fd, "/")[2]
-			comm, _ := os.ReadFile("/proc/" + pid + "/comm")
-			return fmt.Sprintf("pid %s (%s)", pid, strings.TrimSpace(string(comm)))
+			pid, _ := strconv.Atoi(strings.Split(fd, "/")[2])
+			comm, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+			return Owner{pid, strings.TrimSpace(string(comm))}
 		}
 	}
-	return ""
+	return Owner{}
+}
+
+// blockers are the sockets that keep others from a port of ip.
+func blockers(protocol, ip string, port int) (all []listener) {
+	wanted, _ := netip.ParseAddr(ip)
+	for _, suffix := range []string{"", "6"} {
+		for _, l := range listeners("/proc/net/"+protocol+suffix, protocol, port) {
+			if inTheWay(l.ip, wanted.Unmap()) {
+				all = append(all, l)
+			}
+		}
+	}
+	return all
+}
+
+// inTheWay tells that a socket of the one address may keep another from the
+// same port of the other. One of all IPv6 addresses has those of IPv4 too,
+// unless its owner has asked for less, which cannot be seen.
+func inTheWay(there, wanted netip.Addr) bool {
+	there = there.Unmap()
+	switch {
+	case !wanted.IsValid() || wanted.IsUnspecified():
+		return !wanted.Is4() || there.Is4() || there.IsUnspecified()
+	case there.IsUnspecified():
+		return there.Is6() || wanted.Is4()
+	default:
+		return there == wanted
+	}
+}
+
+// Bindable tries whether a socket can be bound to a port of the address ip now.
+// It keeps nobody from doing so meanwhile: of several that try and one that
+// takes the port, all succeed.
+func Bindable(ctx context.Context, protocol, ip string, port int) error {
+	if protocol == "udp" && port >= 1024 { // two of these are always in each other's way: the table of sockets tells
+		there := blockers("udp", ip, port)
+		if slices.ContainsFunc(there, func(l listener) bool { return l.ip.Unmap() != netip.IPv6Unspecified() }) {
+			return os.NewSyscallError("bind", unix.EADDRINUSE)
+		}
+		if len(there) == 0 {
+			port = 0 // whether the address is ours
+		}
+	}
+	addr, err := netip.ParseAddr(ip)
+	if protocol == "udp" || err != nil {
+		return tryListen(ctx, protocol, ip, port)
+	}
+	family, to := unix.AF_INET6, unix.Sockaddr(&unix.SockaddrInet6{Port: port, Addr: addr.As16()})
+	if addr.Is4() {
+		family, to = unix.AF_INET, &unix.SockaddrInet4{Port: port, Addr: addr.As4()}
+	}
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return os.NewSyscallError("socket", err)
+	}
+	defer unix.Close(fd)
+	// Of two that both say this and do not listen, neither is in the other's way.
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+		return os.NewSyscallError("setsockopt", err)
+	}
+	return os.NewSyscallError("bind", unix.Bind(fd, to))
 }
 
 // ListensIPv6 tells that someone takes TCP connections to port on the loopback

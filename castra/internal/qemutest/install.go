@@ -29,7 +29,7 @@ func Install(t testing.TB) (dir string) {
 		t.Fatalf("fake QEMU: %v", err)
 	}
 	dir = t.TempDir()
-	for _, name := range []string{recordDir, guestDirs, stubsDir} {
+	for _, name := range []string{recordDir, guestDirs, stubsDir, twinsDir} {
 		if err := os.Mkdir(filepath.Join(dir, name), 0o700); err != nil {
 			t.Fatalf("fake QEMU: %v", err)
 		}

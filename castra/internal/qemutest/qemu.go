@@ -104,6 +104,9 @@ func (m *machine) start() error {
 	if err := m.takePidfile(); err != nil {
 		return err
 	}
+	if err := m.watchTwins(); err != nil {
+		return err
+	}
 	if err := m.openFlash(); err != nil {
 		return err
 	}

@@ -33,21 +33,24 @@ type Waits struct {
 
 // VM is the record of one VM.
 type VM struct {
-	Name        string            `json:"name"`
-	Role        string            `json:"role"`
-	UUID        string            `json:"uuid"`
-	BootID      string            `json:"boot_id"`
-	PID         int               `json:"pid,omitempty"`
-	Accelerator string            `json:"accelerator"`
-	Launched    time.Time         `json:"launched"`
-	Ready       time.Time         `json:"ready,omitzero"`
-	Settings    map[string]string `json:"settings"`
-	Start       Start             `json:"start,omitzero"`
-	Overlay     Overlay           `json:"overlay"`
-	SSH         SSH               `json:"ssh"`
-	Forwards    []Forward         `json:"forwards"`
-	Bootstrap   Bootstrap         `json:"bootstrap,omitzero"`
-	Health      string            `json:"health,omitempty"`
+	Name        string    `json:"name"`
+	Role        string    `json:"role"`
+	UUID        string    `json:"uuid"`
+	BootID      string    `json:"boot_id"`
+	PID         int       `json:"pid,omitempty"`
+	Accelerator string    `json:"accelerator"`
+	Launched    time.Time `json:"launched"`
+	Ready       time.Time `json:"ready,omitzero"`
+	// Ending is set when a command begins to take the VM down, so that its end
+	// is not taken for a crash.
+	Ending    bool              `json:"ending,omitempty"`
+	Settings  map[string]string `json:"settings"`
+	Start     Start             `json:"start,omitzero"`
+	Overlay   Overlay           `json:"overlay"`
+	SSH       SSH               `json:"ssh"`
+	Forwards  []Forward         `json:"forwards"`
+	Bootstrap Bootstrap         `json:"bootstrap,omitzero"`
+	Health    string            `json:"health,omitempty"`
 }
 
 // Start is how a VM was started. Kind is "cold", "disk" or "ram"; it is on
