@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -77,7 +78,7 @@ func (w *Workspaces) Prune(ctx context.Context, o PruneOptions) (*PruneReport, e
 		faults = append(faults, err)
 	}
 	if o.Images {
-		items, err := pruneImages(w.home, o.DryRun)
+		items, err := pruneImages(ctx, w.home, o.DryRun)
 		out.add(items...)
 		faults = append(faults, err)
 	}
@@ -314,10 +315,17 @@ func (p *Project) runningVMs(ctx context.Context) ([]string, error) {
 }
 
 // pruneImages removes the images under CASTRA_HOME that no VM runs from.
-func pruneImages(home string, dry bool) ([]PrunedItem, error) {
+func pruneImages(ctx context.Context, home string, dry bool) ([]PrunedItem, error) {
 	stored, err := image.All(home)
-	if err != nil {
+	if err != nil || len(stored) == 0 {
 		return nil, err
+	}
+	if !dry {
+		release, err := image.Alone(ctx, home)
+		if err != nil {
+			return nil, err
+		}
+		defer release()
 	}
 	used, err := imagesInUse(home)
 	if err != nil {
@@ -326,7 +334,7 @@ func pruneImages(home string, dry bool) ([]PrunedItem, error) {
 	var gone []PrunedItem
 	var faults []error
 	for _, s := range stored {
-		if used(s.Path) {
+		if used(s.Path) || opened(s.Disk) {
 			continue
 		}
 		item := PrunedItem{Path: s.Path, Kind: "image", Bytes: s.Bytes}
@@ -339,6 +347,16 @@ func pruneImages(home string, dry bool) ([]PrunedItem, error) {
 		gone = append(gone, item)
 	}
 	return gone, errors.Join(faults...)
+}
+
+// opened tells that a living QEMU has the disk open, or that it cannot be known:
+// the record of a VM may be lost.
+func opened(disk string) bool {
+	if disk == "" {
+		return false
+	}
+	used, err := qemu.InUse(disk)
+	return used || err != nil && !errors.Is(err, fs.ErrNotExist)
 }
 
 // pruneTemplates removes the templates that nobody uses.

@@ -92,7 +92,12 @@ func (p *Project) up(ctx context.Context, o UpOptions, vms []config.VM, modes ma
 	for _, w := range p.config.Warnings {
 		c.warn("", w.Error(), w.Help)
 	}
-	u := &upRun{command: c, site: s, asked: o, modes: modes, plans: map[string]vmPlan{}}
+	release, err := p.keepImages(ctx, &s, vms)
+	if err != nil {
+		return c.finish("", takenDown(ctx, err))
+	}
+	defer release()
+	u := &upRun{command: c, site: s, asked: o, modes: modes, plans: map[string]vmPlan{}, recorded: release}
 	for _, vm := range vms {
 		u.plans[vm.Name] = planVM(s, vm)
 		u.names = append(u.names, vm.Name)
@@ -146,6 +151,8 @@ type upRun struct {
 	fresh     sync.Map
 	templates *templates
 	queue     *queue
+	// recorded is called once what the VMs run from is on record.
+	recorded func()
 }
 
 func (u *upRun) run(ctx context.Context) (string, error) {
@@ -253,12 +260,14 @@ func orNone(s string) string {
 // start launches the missing VMs and waits until these and the unready ones
 // let us in. The first fault ends the waiting for all.
 func (u *upRun) start(ctx context.Context, missing, unready []string) error {
+	defer u.recorded()
 	if len(missing)+len(unready) == 0 {
 		return nil
 	}
 	if err := u.record(ctx, missing); err != nil {
 		return err
 	}
+	u.recorded()
 	if a, emulated := u.site.emulated(); emulated && len(missing) > 0 {
 		u.events.Emit(event.Message{Level: "info", Text: fmt.Sprintf("no hardware acceleration (%s): guests are emulated, and waits are %g times as long", a.Reason, emulationFactor)})
 	}

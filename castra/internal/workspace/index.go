@@ -37,18 +37,18 @@ func Register(home string, w *Workspace) error {
 	if home == "" || filepath.Dir(w.Root) == projects(home) {
 		return nil
 	}
-	file := indexFile(home, w.Root)
-	if e, err := readIndexed(file); newer(file) || err == nil && e.Root == w.Root && e.ID == w.ID {
-		return nil
-	}
 	if err := os.MkdirAll(indexDir(home), 0o700); err != nil {
 		return fmt.Errorf("index of workspaces: %w", err)
 	}
-	unlock, err := lockIndex(home)
+	unlock, err := lockIndex(home) // or a Heal that had found the workspace gone would remove what we see
 	if err != nil {
 		return err
 	}
 	defer unlock()
+	file := indexFile(home, w.Root)
+	if e, err := readIndexed(file); newer(file) || err == nil && e.Root == w.Root && e.ID == w.ID {
+		return nil
+	}
 	if err := WriteJSON(file, indexed{Schema: schemaVersion, Root: w.Root, ID: w.ID}); err != nil {
 		return fmt.Errorf("index of workspaces: %w", err)
 	}
@@ -175,6 +175,9 @@ func removeIndexed(home string, files []string) error {
 	defer dir.Close()
 	var faults []error
 	for _, file := range append(files, half...) {
+		if e, err := readIndexed(file); err == nil && e.present() { // made again since it was found gone
+			continue
+		}
 		name := filepath.Base(file)
 		if st, err := dir.Lstat(name); err != nil || !removable("record", st) {
 			continue // gone, or another's
