@@ -27,6 +27,8 @@ func TestStatusBesideUpsSoak(t *testing.T) {
 	var lookers sync.WaitGroup
 	for range 2 {
 		lookers.Go(func() {
+			tick := time.NewTicker(20 * time.Millisecond) // or they would leave the ups no core
+			defer tick.Stop()
 			for {
 				s, err := w.open().Status(t.Context())
 				if assert.NoError(t, err) {
@@ -41,7 +43,7 @@ func TestStatusBesideUpsSoak(t *testing.T) {
 				select {
 				case <-stop:
 					return
-				default:
+				case <-tick.C:
 				}
 			}
 		})

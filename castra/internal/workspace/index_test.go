@@ -214,6 +214,14 @@ func TestForeignQEMUIsNoMovedWorkspace(t *testing.T) {
 	require.Empty(t, entries)
 }
 
+// A workspace that was made again after a Heal had found it gone keeps its entry.
+func TestHealLeavesWhatIsBack(t *testing.T) {
+	home := t.TempDir()
+	w := elsewhere(t, home, "back-0")
+	require.NoError(t, removeIndexed(home, []string{indexFile(home, w.Root)}))
+	require.Equal(t, []string{indexFile(home, w.Root)}, index(t, home))
+}
+
 // Failure bank 88: readers list what is whole while writers come and go.
 func TestIndexAtOnce(t *testing.T) {
 	home := t.TempDir()
