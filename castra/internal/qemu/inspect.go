@@ -165,13 +165,17 @@ func parseUsernet(text string) ([]Forward, error) {
 		if len(fields) < 6 || !strings.HasSuffix(fields[0], "[HOST_FORWARD]") {
 			continue
 		}
+		hostIP := fields[2]
+		if hostIP == "*" { // as it writes 0.0.0.0
+			hostIP = "0.0.0.0"
+		}
 		hostPort, err1 := strconv.ParseUint(fields[3], 10, 16)
 		guestPort, err2 := strconv.ParseUint(fields[5], 10, 16)
-		if err := errors.Join(err1, err2); err != nil || net.ParseIP(fields[2]) == nil {
+		if err := errors.Join(err1, err2); err != nil || net.ParseIP(hostIP) == nil {
 			return nil, fmt.Errorf("info usernet: unknown line %q", strings.TrimSpace(line))
 		}
 		protocol, _, _ := strings.Cut(fields[0], "[")
-		forwards = append(forwards, Forward{fields[2], int(hostPort), int(guestPort), strings.ToLower(protocol)})
+		forwards = append(forwards, Forward{hostIP, int(hostPort), int(guestPort), strings.ToLower(protocol)})
 	}
 	return forwards, nil
 }

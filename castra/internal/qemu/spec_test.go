@@ -132,7 +132,7 @@ func TestParseUsernet(t *testing.T) {
 		"  Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ\r\n" +
 		"  TCP[ESTABLISHED]   16       127.0.0.1 40000       10.0.2.15    22     0     0\r\n" +
 		"  TCP[HOST_FORWARD]  14       127.0.0.1 37651       10.0.2.15    22     0     0\r\n" +
-		"  UDP[HOST_FORWARD]  15         0.0.0.0  5353       10.0.2.15    53     0     0\r\n"
+		"  UDP[HOST_FORWARD]  15               *  5353       10.0.2.15    53     0     0\r\n"
 	got, err := parseUsernet(text)
 	require.NoError(t, err)
 	require.Equal(t, []Forward{{"127.0.0.1", 37651, 22, "tcp"}, {"0.0.0.0", 5353, 53, "udp"}}, got)
