@@ -60,9 +60,13 @@ func (p *Project) writeSession(b *bus) error {
 		return err
 	}
 	if b.json {
-		return errors.Join(fault, json.NewEncoder(b.w).Encode(SessionRecord{"session", p.id, p.root, records}))
+		line, err := json.Marshal(SessionRecord{"session", p.id, p.root, records})
+		if err == nil {
+			_, err = fmt.Fprintln(b.w, report.EscapeJSON(string(line)))
+		}
+		return errors.Join(fault, err)
 	}
-	fmt.Fprintf(b.w, "workspace %s (%s)\n", p.id, shortHome(p.root))
+	fmt.Fprintln(b.w, report.Sanitize(fmt.Sprintf("workspace %s (%s)", p.id, shortHome(p.root))))
 	if fault != nil {
 		fmt.Fprintln(b.w, report.Sanitize(fault.Error()))
 	}
@@ -98,7 +102,7 @@ func (b *bus) event(_, line string) {
 	}
 	if b.json {
 		if json.Valid([]byte(line)) {
-			_, b.err = fmt.Fprintln(b.w, line)
+			_, b.err = fmt.Fprintln(b.w, report.EscapeJSON(line))
 		}
 		return
 	}

@@ -13,6 +13,7 @@ import (
 	"castra.example/castra/castra/internal/guest"
 	"castra.example/castra/castra/internal/image"
 	"castra.example/castra/castra/internal/qemu"
+	"castra.example/castra/castra/internal/report"
 	"castra.example/castra/castra/internal/seed"
 	"castra.example/castra/castra/internal/workspace"
 )
@@ -42,12 +43,13 @@ type VMError struct {
 	Next         string // what to do, besides what Err advises
 }
 
+// Error is safe to print: what the guest or QEMU said may be in it.
 func (e *VMError) Error() string {
 	where := e.Op + " " + e.VM
 	if e.Phase != "" {
 		where += ": " + e.Phase
 	}
-	return where + ": " + e.Err.Error()
+	return report.Sanitize(where + ": " + e.Err.Error())
 }
 
 func (e *VMError) Unwrap() error { return e.Err }
@@ -143,8 +145,9 @@ func exit(err error) error {
 	return &exitError{err, exitStatus(err)}
 }
 
+// Error is what mage prints as it is, on a terminal too.
 func (e *exitError) Error() string {
-	return strings.TrimRight(explain(e.err), "\n")
+	return report.Sanitize(strings.TrimRight(explain(e.err), "\n"))
 }
 
 func (e *exitError) Unwrap() error   { return e.err }
@@ -205,7 +208,7 @@ func exitStatus(err error) int {
 	case as[*config.NotFoundError](err), as[*UnknownVMError](err), as[*NotRunningError](err), as[*NoForwardError](err),
 		as[*workspace.UnknownWorkspaceError](err), as[*RecordedError](err):
 		return exitNoInput
-	case as[*qemu.MissingToolError](err), as[*qemu.AcceleratorError](err), as[*guest.UnreachableError](err), as[*image.HostError](err), as[*UnfitHostError](err),
+	case as[*qemu.MissingToolError](err), as[*qemu.AcceleratorError](err), as[*guest.UnreachableError](err), as[*guest.ImpostorError](err), as[*image.HostError](err), as[*UnfitHostError](err),
 		as[*qemu.MissingFirmwareError](err), as[*image.FetchError](err):
 		return exitUnavailable
 	case as[*workspace.BusyError](err), as[*workspace.TakenDownError](err), as[*RunningError](err), as[*image.BusyError](err):

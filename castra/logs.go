@@ -62,7 +62,7 @@ func (p *Project) Logs(ctx context.Context, o LogOptions, w io.Writer) error {
 		}
 		out.journal(p.layout().EventLog())
 		if !out.wrote && out.err == nil {
-			_, out.err = fmt.Fprintf(w, "no logs yet: %s\n", strings.Join(vms, ", "))
+			_, out.err = fmt.Fprintln(w, report.Sanitize("no logs yet: "+strings.Join(vms, ", ")))
 		}
 		return out.err
 	}

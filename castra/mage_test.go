@@ -106,6 +106,7 @@ func TestMagefiles(t *testing.T) {
 	t.Run("Ctrl-C", testInterrupt)
 	t.Run("time limit", testTimeLimit)
 	t.Run("reader gone", testReaderGone)
+	t.Run("control sequences", testSequencesThroughMage)
 	t.Run("clash", testClash)
 }
 

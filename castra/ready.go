@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -57,6 +55,7 @@ func (u *upRun) awaitReady(ctx context.Context, p vmPlan, proc *qemu.Process) (*
 		client.Close()
 		return nil, u.fault(p.Name, "boot", err)
 	}
+	r.SSH.Open = client.Open
 	if err := u.markReady(p, r); err != nil {
 		client.Close()
 		return nil, err
@@ -67,6 +66,9 @@ func (u *upRun) awaitReady(ctx context.Context, p vmPlan, proc *qemu.Process) (*
 // markReady puts on record that the VM lets us in, and what its template has run already.
 func (u *upRun) markReady(p vmPlan, r workspace.VM) error {
 	r.Ready, r.Health = time.Now().UTC(), "ready"
+	if r.SSH.Open {
+		u.warn(p.Name, openLogin(r), "take an image that lets nobody in without a key, or keep its forwards on loopback and its computer to yourself")
+	}
 	if p.restored != "" {
 		r.Bootstrap = workspace.Bootstrap{Digest: p.restored, Outcome: "noop", Ended: r.Ready}
 	}
@@ -90,8 +92,11 @@ func (u *upRun) wait(ctx context.Context, r workspace.VM, proc *qemu.Process, to
 	cause := context.Cause(ctx)
 	stop(nil)
 	watching.Wait()
-	if err != nil && errors.As(cause, new(*qemu.ExitedError)) {
+	switch {
+	case err != nil && errors.As(cause, new(*qemu.ExitedError)):
 		err = cause
+	case as[*guest.ImpostorError](err) && proc != nil: // so it looks while QEMU ends
+		err = orExit(proc, r.Name, u.ws.QEMULog(r.Name), err)
 	}
 	return client, err
 }
@@ -160,8 +165,8 @@ func login(r workspace.VM) (guest.Login, error) {
 		return guest.Login{}, err
 	}
 	return guest.Login{
-		Addr: net.JoinHostPort(r.SSH.Host, strconv.Itoa(r.SSH.Port)), User: r.SSH.User,
-		PrivateKey: key, HostKey: r.SSH.HostKey,
+		Addr: addrOf(r), User: r.SSH.User,
+		PrivateKey: key, HostKey: r.SSH.HostKey, Listener: listener(r),
 	}, nil
 }
 

@@ -55,6 +55,8 @@ type VMStatus struct {
 	// its State says where that is trouble.
 	Health  string `json:"health,omitempty"`
 	Problem string `json:"problem,omitempty"`
+	// Posture is that of a VM that runs.
+	Posture *Posture `json:"posture,omitempty"`
 }
 
 // Forward is one rule that leads from a port of the host to one of the guest.
@@ -212,6 +214,7 @@ func (p *Project) vmStatus(ctx context.Context, vm string, r workspace.VM) VMSta
 	s.State = stateWord(state, r)
 	s.Problem = problem(state, r, configured)
 	s.Health = health(s)
+	s.Posture = p.posture(state.PID, r)
 	return s
 }
 

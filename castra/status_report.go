@@ -140,6 +140,9 @@ func (s *ProjectStatus) table(w io.Writer) error {
 	for _, line := range s.starts() {
 		fmt.Fprintln(w, line)
 	}
+	for _, line := range s.weaknesses() {
+		fmt.Fprintln(w, report.Sanitize(line))
+	}
 	for _, vm := range s.VMs {
 		if vm.Problem != "" {
 			fmt.Fprintf(w, "%s: %s\n", vm.Name, report.Sanitize(vm.Problem))

@@ -201,7 +201,7 @@ func Prune(
 		return exit(err)
 	}
 	gone, err := ws.Prune(ctx, PruneOptions{DryRun: set(dryrun), KeepLogs: set(nologs), KeepOverlays: set(global), Images: set(images), Templates: set(templates)})
-	return exit(errors.Join(gone.write(os.Stdout), err))
+	return exit(errors.Join(gone.write(report.Clean(os.Stdout)), err))
 }
 
 // Images lists what VMs can boot from.
@@ -359,11 +359,14 @@ func show(err error, result any, asJSON *bool, text func(io.Writer) error) error
 		return err
 	}
 	if !set(asJSON) {
-		return text(os.Stdout)
+		return text(report.Clean(os.Stdout))
 	}
-	out := json.NewEncoder(os.Stdout)
-	out.SetIndent("", "  ")
-	return out.Encode(result)
+	out, err := json.MarshalIndent(result, "", "  ")
+	if err != nil {
+		return err
+	}
+	_, err = io.WriteString(os.Stdout, report.EscapeJSON(string(out))+"\n")
+	return err
 }
 
 func set(flag *bool) bool { return flag != nil && *flag }

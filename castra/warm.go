@@ -186,22 +186,22 @@ func (u *upRun) restore(ctx context.Context, p vmPlan, from *warm.Template) erro
 	wakeCtx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("no answer within %s", limit))
 	defer cancel()
 	var wakeErr error
-	u.during(p.Name, "the restored guest", limit, func() { wakeErr = u.wake(wakeCtx, p, from) })
+	u.during(p.Name, "the restored guest", limit, func() { r.SSH.Open, wakeErr = u.wake(wakeCtx, p, from) })
 	if wakeErr != nil {
 		return &VMError{Op: "up", VM: p.Name, Phase: "restore", Err: wakeErr}
 	}
 	return u.markReady(p, r)
 }
 
-// wake tells the restored guest what it must know before anybody else talks to it.
-func (u *upRun) wake(ctx context.Context, p vmPlan, from *warm.Template) error {
+// wake tells the restored guest what it must know before anybody else talks to it, and whether it let us in without a key.
+func (u *upRun) wake(ctx context.Context, p vmPlan, from *warm.Template) (open bool, err error) {
 	client, err := u.dial(ctx, p.Name)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer client.Close()
 	m := from.Manifest
-	return warm.Wake(ctx, client, p.SSH.User, m.Wake, m.Hostname, p.Name)
+	return client.Open, warm.Wake(ctx, client, p.SSH.User, m.Wake, m.Hostname, p.Name)
 }
 
 // dial logs in to a guest that runs. It is quicker than guest.Wait, which is for one that boots.
@@ -213,7 +213,7 @@ func (u *upRun) dial(ctx context.Context, vm string) (*guest.Client, error) {
 	}
 	for {
 		client, err := guest.Dial(ctx, to)
-		if err == nil || as[*guest.HostKeyError](err) || ctx.Err() != nil {
+		if err == nil || as[*guest.HostKeyError](err) || as[*guest.ImpostorError](err) || ctx.Err() != nil {
 			return client, err
 		}
 		select {

@@ -18,11 +18,11 @@ import (
 	"castra.example/castra/castra/internal/workspace"
 )
 
-// warnings are what the last up warned of.
+// warnings are what the last up warned of, but for who runs it.
 func (w *world) warnings() []string {
 	var all []string
 	for _, r := range w.events.all() {
-		if m, ok := r.Event.(event.Message); ok && m.Level == "warning" {
+		if m, ok := r.Event.(event.Message); ok && m.Level == "warning" && m.Text != asRoot {
 			all = append(all, m.Text)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"castra.example/castra/castra/internal/logs"
+	"castra.example/castra/castra/internal/report"
 	"castra.example/castra/castra/internal/workspace"
 )
 
@@ -148,7 +149,7 @@ func (s *Session) Output(ctx context.Context, vm, line string) (string, error) {
 	var out, fault bytes.Buffer
 	err := s.p.Exec(ctx, vm, Command{Line: line, Stdout: &out, Stderr: &fault})
 	if err != nil && fault.Len() > 0 {
-		err = fmt.Errorf("%w: %s", err, strings.TrimSpace(fault.String()))
+		err = fmt.Errorf("%w: %s", err, report.Sanitize(strings.TrimSpace(fault.String())))
 	}
 	return strings.TrimSuffix(out.String(), "\n"), err
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -26,6 +27,10 @@ type Login struct {
 	User       string
 	PrivateKey []byte // OpenSSH PEM; the only key that is offered
 	HostKey    string // authorized_keys line; the only host key that is accepted
+	// Listener, if not nil, is asked over each new connection before anything
+	// is sent: nil says that the guest's QEMU takes the connections to Addr, or
+	// that nobody can tell; an *ImpostorError is final.
+	Listener func() error
 }
 
 // Client is one SSH connection to a guest. Its methods may be called at the
@@ -35,6 +40,10 @@ type Client struct {
 	// bytes of file content that transfer has moved so far: after every few
 	// KiB, one call at a time, and none once the transfer has returned.
 	Progress func(done int64)
+
+	// Open tells that the guest let us in without asking for the key: whoever
+	// reaches it may log in.
+	Open bool
 
 	addr      string
 	conn      *ssh.Client
@@ -46,7 +55,7 @@ type Client struct {
 }
 
 // Dial connects and logs in once. It ends with ctx, and after a minute at
-// most. Errors: *UnreachableError, *HostKeyError, *LoginError.
+// most. Errors: *UnreachableError, *ImpostorError, *HostKeyError, *LoginError.
 func Dial(ctx context.Context, login Login) (*Client, error) {
 	config, err := login.config()
 	if err != nil {
@@ -68,8 +77,18 @@ func (c *Client) Close() error {
 	return nil
 }
 
-// handshake takes conn over, and closes it when it fails.
-func handshake(ctx context.Context, conn net.Conn, login Login, config *ssh.ClientConfig) (*Client, error) {
+// handshake takes conn over, and closes it when it fails. An impostor is not
+// even greeted.
+func handshake(ctx context.Context, conn net.Conn, login Login, config *access) (*Client, error) {
+	if login.Listener != nil {
+		if err := login.Listener(); err != nil {
+			conn.Close()
+			if errors.As(err, new(*ImpostorError)) {
+				return nil, err
+			}
+			return nil, &UnreachableError{Addr: login.Addr, Last: err}
+		}
+	}
 	// ssh.ClientConfig.Timeout covers the TCP connection only.
 	err := conn.SetDeadline(time.Now().Add(handshakeLimit))
 	if err != nil {
@@ -77,7 +96,8 @@ func handshake(ctx context.Context, conn net.Conn, login Login, config *ssh.Clie
 		return nil, &UnreachableError{Addr: login.Addr, Last: err}
 	}
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
-	sshConn, channels, requests, err := ssh.NewClientConn(conn, login.Addr, config)
+	config.asked.Store(false)
+	sshConn, channels, requests, err := ssh.NewClientConn(conn, login.Addr, config.ClientConfig)
 	if !stop() && err == nil {
 		sshConn.Close()
 		err = ctx.Err()
@@ -94,10 +114,18 @@ func handshake(ctx context.Context, conn net.Conn, login Login, config *ssh.Clie
 		client.Close()
 		return nil, &UnreachableError{Addr: login.Addr, Last: err}
 	}
-	return &Client{addr: login.Addr, conn: client, keepalive: keepaliveInterval, grace: closeGrace}, nil
+	return &Client{Open: !config.asked.Load(), addr: login.Addr, conn: client, keepalive: keepaliveInterval, grace: closeGrace}, nil
 }
 
-func (l Login) config() (*ssh.ClientConfig, error) {
+// access is a login as x/crypto takes it, for one handshake at a time.
+type access struct {
+	*ssh.ClientConfig
+	// asked tells whether the guest has asked for the key: at first it is
+	// offered nothing (RFC 4252, 5.2: the method "none").
+	asked atomic.Bool
+}
+
+func (l Login) config() (*access, error) {
 	signer, err := ssh.ParsePrivateKey(l.PrivateKey)
 	if err != nil {
 		return nil, fmt.Errorf("identity for %s: %w", l.Addr, err)
@@ -106,9 +134,13 @@ func (l Login) config() (*ssh.ClientConfig, error) {
 	if err != nil {
 		return nil, fmt.Errorf("pinned host key for %s: %w", l.Addr, err)
 	}
-	config := &ssh.ClientConfig{
-		User:              l.User,
-		Auth:              []ssh.AuthMethod{ssh.PublicKeys(signer)},
+	config := &access{}
+	config.ClientConfig = &ssh.ClientConfig{
+		User: l.User,
+		Auth: []ssh.AuthMethod{ssh.PublicKeysCallback(func() ([]ssh.Signer, error) {
+			config.asked.Store(true)
+			return []ssh.Signer{signer}, nil
+		})},
 		HostKeyAlgorithms: []string{pinned.Type()},
 		HostKeyCallback: func(_ string, _ net.Addr, key ssh.PublicKey) error {
 			if bytes.Equal(key.Marshal(), pinned.Marshal()) {

@@ -23,6 +23,21 @@ func (e *UnreachableError) Hint() string {
 	return "see the VM's serial log for how far it booted"
 }
 
+// ImpostorError says that another process than the guest's QEMU takes
+// connections to Addr. Nothing was sent to it.
+type ImpostorError struct {
+	Addr, Owner string
+}
+
+func (e *ImpostorError) Error() string {
+	return fmt.Sprintf("%s is not the guest's: %s listens there, and nothing was sent to it", e.Addr, e.Owner)
+}
+
+// Hint says what to do next.
+func (e *ImpostorError) Hint() string {
+	return "end that process if it should not be there, then take the VM down and up again"
+}
+
 // HostKeyError says that whoever answered at Addr is not the guest that was
 // started. Got and Want are fingerprints; Got is empty when the server has no
 // key of the pinned type.

@@ -9,8 +9,6 @@ import (
 	"os"
 	"sync"
 	"time"
-
-	"golang.org/x/crypto/ssh"
 )
 
 // When to try, measured on QEMU 7.2's user network under TCG with dropbear:
@@ -44,7 +42,7 @@ const (
 // Wait tries until the guest runs a command for us, and returns that
 // connection. It ends with ctx alone, so give it a deadline; the error then
 // holds the cause of ctx and what came of the last try. A wrong host key ends
-// it at once, with a *HostKeyError. A refused login does not, since sshd may
+// it at once, with a *HostKeyError, and so does an *ImpostorError. A refused login does not, since sshd may
 // be up before the guest has installed the key, but it is the *LoginError
 // reported when ctx ends.
 //
@@ -66,8 +64,7 @@ func Wait(ctx context.Context, login Login, attempt func(n int, err error)) (*Cl
 		if err == nil {
 			return client, nil
 		}
-		var wrongKey *HostKeyError
-		if errors.As(err, &wrongKey) {
+		if errors.As(err, new(*HostKeyError)) || errors.As(err, new(*ImpostorError)) {
 			return nil, err
 		}
 		if ctx.Err() == nil {
@@ -85,7 +82,7 @@ func Wait(ctx context.Context, login Login, attempt func(n int, err error)) (*Cl
 
 type waiter struct {
 	login   Login
-	config  *ssh.ClientConfig
+	config  *access
 	attempt func(int, error)
 	begin   time.Time
 	tries   int

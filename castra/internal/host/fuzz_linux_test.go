@@ -27,7 +27,8 @@ func FuzzListeners(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, table []byte) {
 		for _, protocol := range []string{"tcp", "udp"} {
-			for _, l := range parseListeners(bytes.NewReader(table), protocol, 8080) {
+			all, _ := parseListeners(bytes.NewReader(table), protocol, 8080) // a line may be too long to be one
+			for _, l := range all {
 				require.True(t, l.ip.IsValid())
 				require.Contains(t, string(bytes.ToUpper(table)), "1F90")
 				require.NotEmpty(t, l.inode)

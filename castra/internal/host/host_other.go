@@ -5,6 +5,7 @@ package host
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -43,6 +44,12 @@ func PortOwner(string, string, int) Owner { return Owner{} }
 func Bindable(ctx context.Context, protocol, ip string, port int) error {
 	return tryListen(ctx, protocol, ip, port)
 }
+
+// Serves is not known here.
+func Serves(int, netip.AddrPort) (bool, error) { return false, errors.ErrUnsupported }
+
+// Confined is not known here.
+func Confined(int) (Confinement, error) { return Confinement{}, errors.ErrUnsupported }
 
 // ListensIPv6 is not known here.
 func ListensIPv6(int) bool { return false }

@@ -2,11 +2,14 @@ package host
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -44,7 +47,8 @@ func PortOwner(protocol, ip string, port int) Owner {
 func blockers(protocol, ip string, port int) (all []listener) {
 	wanted, _ := netip.ParseAddr(ip)
 	for _, suffix := range []string{"", "6"} {
-		for _, l := range listeners("/proc/net/"+protocol+suffix, protocol, port) {
+		there, _ := listeners("/proc/net/"+protocol+suffix, protocol, port) // IPv6 may be off
+		for _, l := range there {
 			if inTheWay(l.ip, wanted.Unmap()) {
 				all = append(all, l)
 			}
@@ -101,10 +105,83 @@ func Bindable(ctx context.Context, protocol, ip string, port int) error {
 	return os.NewSyscallError("bind", unix.Bind(fd, to))
 }
 
+// Serves tells whether TCP connections to addr, an address of this computer,
+// are taken by pid and nobody else. ErrNobody says that nobody takes them; any
+// other error, that it cannot be told: what another user's process has open is
+// not shown.
+func Serves(pid int, addr netip.AddrPort) (bool, error) {
+	at, err := takers(addr)
+	if err == nil && len(at) == 0 {
+		err = ErrNobody
+	}
+	if err != nil {
+		return false, err
+	}
+	dir := fmt.Sprintf("/proc/%d/fd", pid)
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil // it has ended
+	}
+	if err != nil {
+		return false, fmt.Errorf("sockets of process %d: %w", pid, err)
+	}
+	open := map[string]bool{}
+	for _, e := range entries {
+		if target, err := os.Readlink(filepath.Join(dir, e.Name())); err == nil { // else closed meanwhile
+			open[target] = true
+		}
+	}
+	for _, l := range at {
+		if !open["socket:["+l.inode+"]"] {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// takers are the sockets of which one takes a connection to addr: those bound
+// to it, else those bound to all addresses. Several share one only where all of
+// them ask for it. Those of IPv6 take IPv4 where none of IPv4 does; a table
+// costs 1.5 ms, so theirs is read only then.
+func takers(addr netip.AddrPort) ([]listener, error) {
+	want := addr.Addr().Unmap()
+	bound := []func(ip netip.Addr) bool{
+		func(ip netip.Addr) bool { return ip.Unmap() == want },
+		netip.Addr.IsUnspecified,
+	}
+	if want.Is4() {
+		of4, err := listeners("/proc/net/tcp", "tcp", int(addr.Port()))
+		if err != nil {
+			return nil, fmt.Errorf("sockets of this computer: %w", err)
+		}
+		if found := first(of4, bound); len(found) > 0 {
+			return found, nil
+		}
+	}
+	of6, err := listeners("/proc/net/tcp6", "tcp", int(addr.Port()))
+	if err != nil && !(errors.Is(err, fs.ErrNotExist) && want.Is4()) { // there is none where IPv6 is off
+		return nil, fmt.Errorf("sockets of this computer: %w", err)
+	}
+	return first(of6, bound), nil
+}
+
+// first are the listeners for which the first of the conditions holds that
+// holds for any.
+func first(all []listener, conditions []func(netip.Addr) bool) []listener {
+	for _, holds := range conditions {
+		found := slices.DeleteFunc(slices.Clone(all), func(l listener) bool { return !holds(l.ip) })
+		if len(found) > 0 {
+			return found
+		}
+	}
+	return nil
+}
+
 // ListensIPv6 tells that someone takes TCP connections to port on the loopback
 // address of IPv6, where a client that is told "localhost" may end up.
 func ListensIPv6(port int) bool {
-	return slices.ContainsFunc(listeners("/proc/net/tcp6", "tcp", port), func(l listener) bool {
+	all, _ := listeners("/proc/net/tcp6", "tcp", port)
+	return slices.ContainsFunc(all, func(l listener) bool {
 		return l.ip == netip.IPv6Loopback() || l.ip == netip.IPv6Unspecified()
 	})
 }
@@ -116,19 +193,24 @@ type listener struct {
 
 // listeners reads the sockets bound to port from a table such as /proc/net/tcp
 // (format: Linux Documentation/networking/proc_net_tcp.rst).
-func listeners(table, protocol string, port int) []listener {
+func listeners(table, protocol string, port int) ([]listener, error) {
 	f, err := os.Open(table)
 	if err != nil {
-		return nil
+		return nil, err
 	}
 	defer f.Close()
 	return parseListeners(io.LimitReader(f, 8<<20), protocol, port)
 }
 
-func parseListeners(table io.Reader, protocol string, port int) []listener {
+func parseListeners(table io.Reader, protocol string, port int) ([]listener, error) {
 	const tcpListen = "0A"
 	var all []listener
-	for s := bufio.NewScanner(table); s.Scan(); {
+	local := fmt.Appendf(nil, ":%04X ", port) // spares taking every other line apart
+	s := bufio.NewScanner(table)
+	for s.Scan() {
+		if !bytes.Contains(s.Bytes(), local) {
+			continue
+		}
 		fields := strings.Fields(s.Text())
 		if len(fields) < 10 || (protocol == "tcp" && fields[3] != tcpListen) {
 			continue
@@ -137,7 +219,7 @@ func parseListeners(table io.Reader, protocol string, port int) []listener {
 			all = append(all, listener{local.Addr(), fields[9]})
 		}
 	}
-	return all
+	return all, s.Err()
 }
 
 // parseLocal reads "0100007F:1F90": each 32-bit word of the address in the

@@ -8,6 +8,9 @@ import (
 	"time"
 )
 
+// ErrNobody says that no process listens.
+var ErrNobody = errors.New("nobody listens there")
+
 // exitPoll is how often a process is looked at where the kernel cannot tell
 // of its end by itself.
 const exitPoll = 10 * time.Millisecond

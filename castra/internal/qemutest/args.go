@@ -26,6 +26,7 @@ type options struct {
 	flash               [2]*node
 	accelerator         string // "" for none given
 	stopped             bool   // -S
+	sandbox             bool   // -sandbox on
 	incoming            bool   // -incoming defer
 	shape               shape
 	backend             string   // id of the object that is the guest's memory, "" for none
@@ -44,7 +45,7 @@ type rule struct {
 func (r rule) address() string { return net.JoinHostPort(r.host, strconv.Itoa(r.hostPort)) }
 
 // parseOptions reads castra's command lines. What has no meaning for a fake
-// (kernel, sandbox, ...) is skipped.
+// (kernel, display, ...) is skipped.
 func parseOptions(args []string) (options, error) {
 	o := options{shape: plainShape(), sets: map[string]int{}}
 	chardevs := map[string]map[string]string{}

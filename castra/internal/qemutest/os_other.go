@@ -13,6 +13,8 @@ func shareImage(*os.File) error { return nil }
 
 func commandAttr() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
 
+func confine() error { return errors.New("-sandbox support is not enabled in this QEMU binary") }
+
 func memoryFile(string) (*os.File, error) {
 	return nil, errors.New("Parameter 'qom-type' does not accept value 'memory-backend-memfd'") //nolint:staticcheck // QEMU's words
 }

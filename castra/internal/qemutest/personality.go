@@ -18,9 +18,11 @@ import (
 //	paused, io-error,   query-status says so, the guest does not run, and
 //	shutdown            powerdown has no effect
 //	no-qmp-greeting     the monitor accepts and says nothing
+//	no-sandbox          QEMU takes -sandbox and is not held in
 //	no-ssh              the guest's SSH port accepts and says nothing
 //	wrong-host-key      the guest has another host key than its seed says
 //	refuse-login        the guest lets nobody in
+//	open-login          the guest lets everybody in
 //	restore-refused     no saved state is taken: status 1, as QEMU
 //	restore-silent      a restored guest runs and never answers
 //	flood-serial        the guest prints to its serial port without end

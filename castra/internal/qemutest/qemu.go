@@ -71,6 +71,11 @@ func runQEMU(args []string) int {
 	if code, ended := m.misstart(); ended {
 		return code
 	}
+	if m.sandbox && !m.personality.Has("no-sandbox") {
+		if err := confine(); err != nil {
+			return complain("failed to install seccomp syscall filter: %v", err)
+		}
+	}
 	if err := m.start(); err != nil {
 		m.removePidfile()
 		return complain("%v", err)

@@ -34,6 +34,8 @@ func (o *options) addHardware(flag, value string) error {
 	switch flag {
 	case "machine", "M":
 		return o.setMachine(value)
+	case "sandbox":
+		o.sandbox = strings.HasPrefix(value, "on")
 	case "accel":
 		return o.setAccelerator(value)
 	case "cpu":

@@ -109,6 +109,7 @@ func (s *SSHServer) configure() error {
 			return nil, errors.New("unknown key")
 		},
 	}
+	s.config.NoClientAuth = s.options.Personality.Has("open-login")
 	s.config.AddHostKey(s.signer)
 	return nil
 }

@@ -36,17 +36,19 @@ func (j *jsonLines) Report(r event.Record) {
 	if enc.Encode(r) != nil {
 		return
 	}
-	_, _ = io.WriteString(j.w, escapeJSON(b.String()))
+	_, _ = io.WriteString(j.w, EscapeJSON(b.String()))
 }
 
-// escapeJSON escapes what encoding/json leaves raw and a terminal might obey.
-// Outside of strings JSON has no such characters, and below U+0080 only DEL is
-// left.
-func escapeJSON(line string) string {
+// EscapeJSON escapes in a JSON text what encoding/json leaves raw and a terminal
+// might obey: the value stays the same. Outside of strings JSON has no such
+// characters but for CR, which is a space there.
+func EscapeJSON(text string) string {
 	var b strings.Builder
-	for _, r := range line {
+	for _, r := range text {
 		switch {
-		case !unsafeRune(r) || r < ' ':
+		case r == '\r':
+			b.WriteByte(' ')
+		case !unsafeRune(r):
 			b.WriteRune(r)
 		case utf16.RuneLen(r) == 2:
 			hi, lo := utf16.EncodeRune(r)

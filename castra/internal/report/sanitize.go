@@ -2,6 +2,7 @@ package report
 
 import (
 	"fmt"
+	"io"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -40,6 +41,19 @@ func Sanitize(s string) string {
 		}
 	}
 	return b.String()
+}
+
+// Clean gives a writer to w that sanitises. Each Write is a whole text: its end
+// does not cut a character.
+func Clean(w io.Writer) io.Writer { return clean{w} }
+
+type clean struct{ w io.Writer }
+
+func (c clean) Write(p []byte) (int, error) {
+	if _, err := io.WriteString(c.w, Sanitize(string(p))); err != nil {
+		return 0, err
+	}
+	return len(p), nil
 }
 
 // unsafeRune tells controls (Cc), invisible format characters (Cf: bidi,

@@ -80,6 +80,8 @@ type SSH struct {
 	Port     int    `json:"port"`
 	Identity string `json:"identity"`
 	HostKey  string `json:"host_key"`
+	// Open: the guest let us in without asking for the key.
+	Open bool `json:"open_login,omitempty"`
 }
 
 // Forward is one hostfwd rule as it is in force.
