@@ -6,11 +6,13 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -134,7 +136,9 @@ func noSecrets(t *testing.T, root string) {
 }
 
 // The same disk boots by BIOS from its own MBR, and a project takes it as
-// base_image; here also what QEMU is allowed and where it listens.
+// base_image; here also what QEMU is allowed, where it listens, and that a
+// guest that is shut in does not get at this computer (F-7; that others do,
+// TestWarmNetwork shows).
 func TestBIOSBootSandboxAndLoopback(t *testing.T) {
 	p := newProject(t, "[[vms]]\nname = \"any\"\nimage = \"small\"\n")
 	var plan struct {
@@ -146,11 +150,20 @@ func TestBIOSBootSandboxAndLoopback(t *testing.T) {
 	require.NoError(t, json.Unmarshal([]byte(p.must("plan", "-json").stdout), &plan))
 	p.must("down")
 
-	p.config(fmt.Sprintf("[[vms]]\nname = \"disk\"\ncount = 1\ncpus = 1\nmemory = 256\nbase_image = %q\n", plan.VMs[0].BaseImage))
+	p.config(fmt.Sprintf("[[vms]]\nname = \"disk\"\ncount = 1\ncpus = 1\nmemory = 256\nnetwork = \"isolated\"\nbase_image = %q\n", plan.VMs[0].BaseImage))
 	p.must("up")
 	vm := p.status()["disk-0"]
 	require.Equal(t, "running", vm.State)
 	require.Contains(t, p.must("exec", "disk", "cat /proc/cmdline").stdout, "BOOT_IMAGE", "syslinux started the kernel")
+
+	var hits atomic.Int32
+	canary := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { hits.Add(1) }))
+	t.Cleanup(canary.Close)
+	_, port, err := net.SplitHostPort(canary.Listener.Addr().String())
+	require.NoError(t, err)
+	out := `for host in 10.0.2.2 10.0.2.3 127.0.0.1; do printf 'GET / HTTP/1.0\r\n\r\n' | nc -w 2 $host ` + port + `; done; echo tried`
+	require.Contains(t, p.must("exec", "disk", out).stdout, "tried")
+	require.Zero(t, hits.Load(), "it got at this computer's loopback")
 
 	if runtime.GOOS == "linux" {
 		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", vm.PID))

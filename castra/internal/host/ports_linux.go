@@ -159,7 +159,7 @@ func takers(addr netip.AddrPort) ([]listener, error) {
 		}
 	}
 	of6, err := listeners("/proc/net/tcp6", "tcp", int(addr.Port()))
-	if err != nil && !(errors.Is(err, fs.ErrNotExist) && want.Is4()) { // there is none where IPv6 is off
+	if err != nil && (!want.Is4() || !errors.Is(err, fs.ErrNotExist)) { // there is none where IPv6 is off
 		return nil, fmt.Errorf("sockets of this computer: %w", err)
 	}
 	return first(of6, bound), nil
