@@ -47,6 +47,7 @@ var mayImport = map[string][]string{
 	"internal/e2e":      nil,
 	"internal/hostile":  nil,
 	"internal/soak":     nil,
+	"internal/sweep":    nil,
 }
 
 // doors are the only packages that may import a module; testify is for tests.
