@@ -45,7 +45,7 @@ func shareKey(path string, pem []byte) ([]byte, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, err
 	}
-	if err := workspace.CreateFile(path, ".new-", pem); err != nil {
+	if err := workspace.CreateFile(path, ".new-"+filepath.Base(path)+"-", pem); err != nil {
 		return nil, err
 	}
 	return os.ReadFile(path)

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -21,7 +22,12 @@ import (
 	"castra.example/castra/castra/internal/workspace"
 )
 
-func TestMain(m *testing.M) { qemutest.Main(m) }
+func TestMain(m *testing.M) {
+	if filepath.Base(os.Args[0]) == sweptName {
+		syscall.Exit(swept()) // os.Exit would take a second with the race detector
+	}
+	qemutest.Main(m)
+}
 
 const (
 	// patience bounds waits that end within a second on an idle machine.
@@ -51,6 +57,7 @@ type world struct {
 	base   string // base image
 	events *recorder
 	warm   string // Options.Warm
+	state  string // Options.StateDir
 }
 
 // newWorld makes a project with the given [[vms]] tables. When the test ends,
@@ -98,7 +105,7 @@ func (w *world) write(name, text string) string {
 
 // options start VMs cold: warm_test.go is about the others.
 func (w *world) options() Options {
-	return Options{Dir: w.dir, Home: w.home, Accelerator: "tcg", Warm: w.warm}
+	return Options{Dir: w.dir, Home: w.home, Accelerator: "tcg", Warm: w.warm, StateDir: w.state}
 }
 
 // open reads castra.toml afresh, as each command does.

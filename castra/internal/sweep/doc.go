@@ -31,6 +31,8 @@ type Call struct {
 	Path string
 	// To is the new name of a rename or a link.
 	To string
+	// Room tells that a full disk can make it fail.
+	Room bool
 	// Returned tells that the end of the call was seen, and Err how it ended; 0 is well.
 	Returned bool
 	Err      syscall.Errno

@@ -217,7 +217,7 @@ func (p *process) enter(tid int, t *thread, i info) error {
 	if !counted {
 		return nil
 	}
-	c.Name = k.name
+	c.Name, c.Room = k.name, k.room
 	p.result.Calls = append(p.result.Calls, c)
 	t.call, t.kind = len(p.result.Calls), k
 	if t.call == p.plan.At {

@@ -11,9 +11,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"math/rand/v2"
 	"os"
-	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
@@ -143,34 +141,6 @@ func decode(f *os.File, v any) error {
 		return err
 	}
 	return json.Unmarshal(b, v)
-}
-
-// writeJSON puts v at path so that a reader sees the old file or the new one.
-// It is not synced: what the power cuts short is no JSON, and a miss. (Syncing
-// would also wait for the gigabytes of a template written just before.)
-func writeJSON(path string, v any) error {
-	b, err := json.MarshalIndent(v, "", "  ")
-	if err != nil {
-		return err
-	}
-	root, err := os.OpenRoot(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	defer root.Close()
-	temp := fmt.Sprintf(".tmp-%d", rand.Uint64())
-	f, err := root.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(append(b, '\n'))
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = root.Rename(temp, filepath.Base(path))
-	}
-	if err != nil {
-		return errors.Join(err, root.Remove(temp))
-	}
-	return nil
 }
 
 // digest is that of a template's file. It is SHA-256 over the size and then,

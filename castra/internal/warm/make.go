@@ -201,9 +201,14 @@ func (s *Store) sweep(root *os.Root) error {
 	entries, err := fs.ReadDir(root.FS(), ".")
 	faults := []error{err}
 	for _, e := range entries {
-		if (newName.MatchString(e.Name()) || goneName.MatchString(e.Name())) && ours(root, e.Name()) == nil {
-			_, err := s.drop(root, e.Name())
+		switch name := e.Name(); {
+		case (newName.MatchString(name) || goneName.MatchString(name)) && ours(root, name) == nil:
+			_, err := s.drop(root, name)
 			faults = append(faults, err)
+		case name == digestsName || name == factsDir || keyName.MatchString(name) && ours(root, name) == nil:
+			if st, err := root.Lstat(name); err == nil && st.IsDir() {
+				faults = append(faults, s.dropStaged(root, name))
+			}
 		}
 	}
 	return errors.Join(slices.DeleteFunc(faults, func(err error) bool { return errors.Is(err, fs.ErrNotExist) })...)

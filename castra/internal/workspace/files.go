@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -84,12 +85,16 @@ func discardHalf(dir *os.Root, name string) error {
 	if name == "" {
 		return nil
 	}
-	return dir.Remove(name)
+	if err := dir.Remove(name); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // CreateFile is WriteFile where there is no file yet, of which it leaves what
 // it is: of several that create one at once, the first is right. Staged is how
-// the name of the file begins that is written beside first.
+// the name of the file begins that is written beside first, and of no other:
+// once there is one at path, those that killed commands had staged go.
 func CreateFile(path, staged string, data []byte) error {
 	dir, err := os.OpenRoot(filepath.Dir(path))
 	if err != nil {
@@ -100,10 +105,27 @@ func CreateFile(path, staged string, data []byte) error {
 	if err == nil {
 		err = dir.Link(half, filepath.Base(path)) // unlike a rename, it replaces nothing
 	}
-	if errors.Is(err, fs.ErrExist) {
+	if _, there := os.Lstat(path); errors.Is(err, fs.ErrExist) || errors.Is(err, fs.ErrNotExist) && there == nil { // who was first may have removed ours
 		err = nil
 	}
-	return errors.Join(err, discardHalf(dir, half), syncDir(dir))
+	if err != nil {
+		return errors.Join(err, discardHalf(dir, half))
+	}
+	return errors.Join(removeBeginning(dir, staged), syncDir(dir))
+}
+
+// removeBeginning removes the files in dir whose names begin so.
+func removeBeginning(dir *os.Root, prefix string) error {
+	entries, err := fs.ReadDir(dir.FS(), ".")
+	faults := []error{err}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), prefix) && e.Type().IsRegular() {
+			if err := dir.Remove(e.Name()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				faults = append(faults, fmt.Errorf("remove %s: %w", filepath.Join(dir.Name(), e.Name()), err))
+			}
+		}
+	}
+	return errors.Join(faults...)
 }
 
 // WriteJSON is WriteFile for a value.
