@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"castra.example/castra/castra/event"
 	"castra.example/castra/castra/internal/seed"
 	"castra.example/castra/castra/internal/workspace"
 )
@@ -23,7 +24,7 @@ func (p *Project) workspaceKey(ws *workspace.Workspace) error {
 // project's own (Options.StateDir) get the keys that are kept for all of these, or no
 // template of one could be used in the next.
 func (p *Project) makeKey(ws *workspace.Workspace, path, comment string) error {
-	if _, err := os.Lstat(path); err == nil || !errors.Is(err, fs.ErrNotExist) {
+	if usable, err := p.usableKey(path); usable || err != nil {
 		return err
 	}
 	if err := ws.MakeDir(filepath.Dir(path)); err != nil {
@@ -32,7 +33,7 @@ func (p *Project) makeKey(ws *workspace.Workspace, path, comment string) error {
 	key, err := seed.NewKey(comment)
 	pem := key.Private
 	if err == nil && p.keys != "" {
-		pem, err = shareKey(filepath.Join(p.keys, filepath.Base(path)), pem)
+		pem, err = p.shareKey(filepath.Join(p.keys, filepath.Base(path)), pem)
 	}
 	if err != nil {
 		return err
@@ -41,8 +42,11 @@ func (p *Project) makeKey(ws *workspace.Workspace, path, comment string) error {
 }
 
 // shareKey files a key for all workspaces where there is none yet, and gives the one that is there.
-func shareKey(path string, pem []byte) ([]byte, error) {
+func (p *Project) shareKey(path string, pem []byte) ([]byte, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, err
+	}
+	if _, err := p.usableKey(path); err != nil {
 		return nil, err
 	}
 	if err := workspace.CreateFile(path, ".new-"+filepath.Base(path)+"-", pem); err != nil {
@@ -72,6 +76,41 @@ func (u *upRun) hostKey(p vmPlan) (seed.Key, error) {
 	return readKey(path)
 }
 
+// usableKey tells that there is a key of Castra's own making at path. One that is damaged is set aside, or no up would
+// work any more.
+func (p *Project) usableKey(path string) (bool, error) {
+	_, err := readKey(path)
+	switch {
+	case err == nil:
+		return true, nil
+	case errors.Is(err, fs.ErrNotExist):
+		return false, nil
+	case !as[*KeyError](err):
+		return false, err
+	}
+	aside, moveErr := workspace.SetAside(path)
+	if moveErr != nil {
+		return false, errors.Join(err, moveErr)
+	}
+	p.say(event.Message{Level: "warning", Text: fmt.Sprintf("%v; it is kept as %s, and a new one is made", err, aside),
+		Hint: "VMs that run know the old key alone: mage down, then mage up"})
+	return false, nil
+}
+
+// KeyError says: a file is no private key that Castra can use.
+type KeyError struct {
+	Path string
+	Err  error
+}
+
+func (e *KeyError) Error() string { return fmt.Sprintf("key %s: %v", e.Path, e.Err) }
+func (e *KeyError) Unwrap() error { return e.Err }
+
+// Hint says what to do next.
+func (e *KeyError) Hint() string {
+	return "it must be an ed25519 key in OpenSSH's format, without a passphrase: ssh-keygen -t ed25519 makes one"
+}
+
 // readKey reads a private key of the workspace or the user.
 func readKey(path string) (seed.Key, error) {
 	pem, err := os.ReadFile(path)
@@ -80,7 +119,7 @@ func readKey(path string) (seed.Key, error) {
 	}
 	key, err := seed.ParseKey(pem)
 	if err != nil {
-		return seed.Key{}, fmt.Errorf("key %s: %w", path, err)
+		return seed.Key{}, &KeyError{path, err}
 	}
 	return key, nil
 }

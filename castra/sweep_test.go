@@ -72,7 +72,7 @@ func (s scene) set(t *testing.T, fakes string) (*world, order) {
 	}
 	tables := s.project(w)
 	w.configure(patient, tables...)
-	qemutest.WriteImage(t, w.base, 1<<20)
+	w.image()
 	if s.before != nil {
 		s.before(w)
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"castra.example/castra/castra/event"
+	"castra.example/castra/castra/internal/qemutest"
 	"castra.example/castra/castra/internal/sweep"
 )
 
@@ -182,3 +183,6 @@ func has(running map[int]string, vm VMStatus) bool {
 
 // died tells that the small program was killed.
 func died(r sweep.Result) bool { return r.Status.Signaled() && r.Status.Signal() == syscall.SIGKILL }
+
+// image writes the base image.
+func (w *world) image() { qemutest.WriteImage(w, w.base, 1<<20) }

@@ -25,6 +25,7 @@ const (
 	recordName     = "workspace.json"
 	sessionName    = "session.json"
 	asideInfix     = ".corrupt-" // and a number, behind the name of a damaged record
+	keySuffix      = "_ed25519"
 	pidSuffix      = ".pid"
 	monitorSuffix  = ".qmp"
 )
@@ -99,11 +100,11 @@ func (l Layout) Vars(vm string) string { return l.join(overlaysName, vm+"-vars.f
 func (l Layout) Seed(vm string) string { return l.join(overlaysName, vm+"-seed.iso") }
 
 // Identity is the workspace's private SSH key, in OpenSSH's format.
-func (l Layout) Identity() string { return l.join(metadataName, "id_ed25519") }
+func (l Layout) Identity() string { return l.join(metadataName, "id"+keySuffix) }
 
 // HostKey is the private SSH host key of a role's guests where these may be
 // started from a template: it outlives a run, since the template holds it.
-func (l Layout) HostKey(role string) string { return l.join(metadataName, "host-"+role+"_ed25519") }
+func (l Layout) HostKey(role string) string { return l.join(metadataName, "host-"+role+keySuffix) }
 
 // Record is metadata/workspace.json.
 func (l Layout) Record() string { return l.join(metadataName, recordName) }

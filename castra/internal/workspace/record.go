@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -108,6 +109,16 @@ func (e *RecordError) Hint() string {
 // asideLimit bounds how many damaged records are kept beside one.
 const asideLimit = 99
 
+// SetAside renames a damaged file, and gives its new path.
+func SetAside(path string) (string, error) {
+	dir, err := os.OpenRoot(filepath.Dir(path))
+	if err != nil {
+		return "", err
+	}
+	defer dir.Close()
+	return setAside(dir, path)
+}
+
 // setAside renames a damaged record, and gives its new path.
 func (w *Workspace) setAside(path string) (string, error) {
 	root, err := w.OpenRoot()
@@ -120,11 +131,14 @@ func (w *Workspace) setAside(path string) (string, error) {
 		return "", err
 	}
 	defer dir.Close()
-	name := filepath.Base(path)
+	return setAside(dir, path)
+}
+
+func setAside(dir *os.Root, path string) (string, error) {
 	for n := 1; n <= asideLimit; n++ {
-		aside := fmt.Sprintf("%s%s%d", name, asideInfix, n)
-		if _, err := dir.Lstat(aside); errors.Is(err, fs.ErrNotExist) {
-			return w.join(metadataName, aside), dir.Rename(name, aside)
+		aside := fmt.Sprintf("%s%s%d", path, asideInfix, n)
+		if _, err := dir.Lstat(filepath.Base(aside)); errors.Is(err, fs.ErrNotExist) {
+			return aside, dir.Rename(filepath.Base(path), filepath.Base(aside))
 		}
 	}
 	return "", fmt.Errorf("%s: %d of its kind stand beside it already; mage clean removes them", path, asideLimit)

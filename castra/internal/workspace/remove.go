@@ -129,10 +129,11 @@ func (w *Workspace) Removable(o RemoveOptions) ([]Item, error) {
 // kindOf is the kind of what has this name; "" where the name is none of
 // Castra's.
 func kindOf(dir, name string) string {
+	damaged, _, aside := strings.Cut(name, asideInfix)
 	switch {
 	case kinds[dir] != "":
 		return kinds[dir]
-	case dir == metadataName && (name == sessionName || strings.HasPrefix(name, sessionName+asideInfix) || strings.HasPrefix(name, recordName+asideInfix)):
+	case dir == metadataName && (name == sessionName || aside && (damaged == sessionName || damaged == recordName || strings.HasSuffix(damaged, keySuffix))):
 		return "record"
 	case dir == "." && strings.HasSuffix(name, monitorSuffix):
 		return "socket"

@@ -80,3 +80,40 @@ func TestHealRemovesWhatWasStaged(t *testing.T) {
 	require.NoFileExists(t, half)
 	require.Len(t, index(t, home), 1)
 }
+
+// CreateFile takes with it what killed ones had staged for the same file, and
+// goes on where another that was first has taken its own.
+func TestCreateFileRemovesWhatWasStaged(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "key")
+	half, other := filepath.Join(dir, ".new-key-1"), filepath.Join(dir, ".new-host-1")
+	for _, name := range []string{half, other} {
+		require.NoError(t, os.WriteFile(name, []byte("half"), 0o600))
+	}
+	require.NoError(t, CreateFile(path, ".new-key-", []byte("whole")))
+	require.NoFileExists(t, half)
+	require.FileExists(t, other, "of another key")
+	require.NoError(t, CreateFile(path, ".new-key-", []byte("late")))
+	data, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Equal(t, "whole", string(data))
+	entries, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	require.Len(t, entries, 2)
+}
+
+func TestCreateFileAtOnce(t *testing.T) {
+	for range 50 {
+		path := filepath.Join(t.TempDir(), "key")
+		faults := make(chan error)
+		for i := range 8 {
+			go func() { faults <- CreateFile(path, ".new-key-", []byte{byte('a' + i)}) }()
+		}
+		for range 8 {
+			require.NoError(t, <-faults)
+		}
+		entries, err := os.ReadDir(filepath.Dir(path))
+		require.NoError(t, err)
+		require.Len(t, entries, 1)
+	}
+}
