@@ -13,7 +13,7 @@ import (
 
 // A3: one VM of three fails in each way, wherever it stands; the others are
 // rolled back, and the error says where to look.
-func TestOneOfThreeFails(t *testing.T) {
+func TestOneOfThreeFailsSoak(t *testing.T) {
 	for _, c := range []struct {
 		personality string
 		phase       string

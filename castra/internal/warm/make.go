@@ -83,7 +83,7 @@ func publish(root *os.Root, name, key string) (bool, error) {
 	for range stageTries {
 		err = root.Rename(name, key)
 		if err == nil {
-			_ = root.Remove(filepath.Join(key, lockName)) // harmless where it stays
+			_ = root.Remove(filepath.Join(key, lockName)) // or the next sweep does
 			return true, nil
 		}
 		if !errors.Is(err, fs.ErrExist) {
@@ -207,7 +207,7 @@ func (s *Store) sweep(root *os.Root) error {
 			faults = append(faults, err)
 		case name == digestsName || name == factsDir || keyName.MatchString(name) && ours(root, name) == nil:
 			if st, err := root.Lstat(name); err == nil && st.IsDir() {
-				faults = append(faults, s.dropStaged(root, name))
+				faults = append(faults, s.dropStaged(root, name), root.Remove(filepath.Join(name, lockName)))
 			}
 		}
 	}
