@@ -207,7 +207,10 @@ func (s *Store) sweep(root *os.Root) error {
 			faults = append(faults, err)
 		case name == digestsName || name == factsDir || keyName.MatchString(name) && ours(root, name) == nil:
 			if st, err := root.Lstat(name); err == nil && st.IsDir() {
-				faults = append(faults, s.dropStaged(root, name), root.Remove(filepath.Join(name, lockName)))
+				faults = append(faults, s.dropStaged(root, name))
+			}
+			if keyName.MatchString(name) { // publish was killed before it did
+				faults = append(faults, root.Remove(filepath.Join(name, lockName)))
 			}
 		}
 	}

@@ -118,6 +118,8 @@ func TestMakerKilled(t *testing.T) {
 				require.NoError(t, err)
 				found.Release()
 				require.Empty(t, left)
+				require.NoError(t, s.Sweep())
+				require.NoFileExists(t, filepath.Join(found.Dir, lockName))
 				return
 			}
 			require.EqualError(t, err, "no warm template: no template yet")
