@@ -27,7 +27,7 @@ func (c *command) discardOverlay(vm string, r workspace.VM, why string) (int64, 
 	if err != nil {
 		return 0, fmt.Errorf("overlay %s: %w", path, err)
 	}
-	if used, err := qemu.InUse(path); err != nil || used {
+	if used, err := qemu.StillInUse(path); err != nil || used {
 		return 0, errors.Join(&OverlayInUseError{path}, err)
 	}
 	if err := proveOverlay(c.ws, c.home, path, r, there); err != nil {

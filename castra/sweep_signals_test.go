@@ -50,7 +50,6 @@ func TestSignalledUpSoak(t *testing.T) {
 					require.Empty(t, w.running())
 					require.False(t, out.has("cleanup timeout exceeded")())
 				}
-				require.Len(t, w.running(), len(w.qemus()))
 				w.goOn(onward[i%len(onward)])
 				w.cleanSlate()
 			})
@@ -80,7 +79,7 @@ func TestCrashesSoak(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, p.Kill())
 		if err := <-ended; err != nil {
-			require.ErrorContains(t, err, "killed")
+			require.Regexp(t, "^up (web|db)-0: ", err.Error())
 			require.Empty(t, w.running(), "the other was rolled back")
 		} else {
 			require.Eventually(t, func() bool { return len(w.running()) == 1 }, patience, poll)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -92,6 +93,21 @@ func CopyOverlay(ctx context.Context, from, path string) error {
 
 // DiskSize is the size in bytes of the disk that a guest sees of the qcow2 at path.
 func DiskSize(path string) (int64, error) { return virtualSize(path) }
+
+// releaseWait bounds how long the kernel takes to give back the locks on the images of a QEMU that was killed: a worker of its own does
+// that, after the lock on the pidfile is gone; it took tens of milliseconds on a busy machine.
+const releaseWait = time.Second
+
+// StillInUse is InUse of a disk whose own QEMU has ended, maybe a moment ago.
+func StillInUse(path string) (bool, error) {
+	tick := time.NewTicker(startPoll)
+	defer tick.Stop()
+	for end := time.Now().Add(releaseWait); ; <-tick.C {
+		if used, err := InUse(path); !used || time.Now().After(end) {
+			return used, err
+		}
+	}
+}
 
 // InUse tells that a living QEMU, or another program that locks images as it
 // does, has the disk at path open.
