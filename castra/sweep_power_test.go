@@ -16,10 +16,10 @@ import (
 
 // A6: what is put in place by its name has been synced before, and its directory after.
 func TestRenamesAreSynced(t *testing.T) {
-	fakes := stage(t)
+	fakes := stageFakes(t)
 	total, synced := 0, 0
 	for _, name := range []string{"up elsewhere with a bootstrap", "up that makes a template", "down", "clean with force"} {
-		s := scenes[slices.IndexFunc(scenes, func(s scene) bool { return s.name == name })]
+		s := scenes[slices.IndexFunc(scenes, func(s sweptScene) bool { return s.name == name })]
 		t.Run(name, func(t *testing.T) {
 			w, o := s.set(t, fakes)
 			r, said := w.trace(o, sweep.Plan{})
@@ -90,7 +90,7 @@ func syncedAfter(calls []sweep.Call, dir string) bool {
 
 // A6: whichever of its state a power cut has emptied or cut short, status speaks, and up, down and clean work.
 func TestTruncatedStateSoak(t *testing.T) {
-	fakes := stage(t)
+	fakes := stageFakes(t)
 	lengths := soak.N(4, 100)
 	w := newSwept(t, fakes)
 	w.warm, w.state = "", filepath.Join(filepath.Dir(w.dir), "state")

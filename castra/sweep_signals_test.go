@@ -99,7 +99,7 @@ func TestCrashesSoak(t *testing.T) {
 
 // A5: after a reboot all are stopped, and no command sends a signal to whoever has the number of a VM now.
 func TestRebootSoak(t *testing.T) {
-	stage(t)
+	stageFakes(t)
 	tried, signals := 0, 0
 	stranger := innocent(t).Process
 	pidfiles := []string{strconv.Itoa(stranger.Pid) + "\n", "1\n", strconv.Itoa(os.Getpid()) + "\n", "-1\n", ""}

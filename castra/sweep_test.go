@@ -20,8 +20,8 @@ import (
 	"castra.example/castra/castra/internal/sweep"
 )
 
-// scene is one command in one situation.
-type scene struct {
+// sweptScene is one command in one situation.
+type sweptScene struct {
 	name    string
 	verb    string
 	prune   PruneOptions
@@ -33,7 +33,7 @@ type scene struct {
 	keeps   []string                // VMs that run before, and are none of its business
 }
 
-var scenes = []scene{
+var scenes = []sweptScene{
 	{name: "up", verb: "up", warm: warmOff, project: webAlone},
 	{name: "up of the second", verb: "up", warm: warmOff, project: webAndDB, before: func(w *world) { w.up("web") }, keeps: []string{"web-0"}},
 	{name: "up elsewhere with a bootstrap", verb: "up", apart: true, warm: warmOff, project: func(w *world) []string {
@@ -64,7 +64,7 @@ func (w *world) crashOf(name string) {
 }
 
 // set is a world in which the scene's command is about to run.
-func (s scene) set(t *testing.T, fakes string) (*world, order) {
+func (s sweptScene) set(t *testing.T, fakes string) (*world, order) {
 	w := newSwept(t, fakes)
 	w.warm = s.warm
 	if s.apart {
@@ -127,7 +127,7 @@ func (w *world) left() []string {
 }
 
 // unharmed are the calls of the scene's command, and what is left where nothing goes wrong.
-func (s scene) unharmed(t *testing.T, fakes string) (calls []sweep.Call, left []string) {
+func (s sweptScene) unharmed(t *testing.T, fakes string) (calls []sweep.Call, left []string) {
 	w, o := s.set(t, fakes)
 	r, said := w.trace(o, sweep.Plan{})
 	require.Zero(t, r.Status.ExitStatus(), said)
@@ -208,8 +208,8 @@ func share(points []point, n int) []point {
 	return some
 }
 
-// stage installs the fakes for worlds side by side.
-func stage(t *testing.T) (fakes string) {
+// stageFakes installs the fakes for worlds side by side.
+func stageFakes(t *testing.T) (fakes string) {
 	t.Helper()
 	if !sweep.Supported {
 		t.Skip("there is no tracer for this computer")
@@ -224,7 +224,7 @@ func stage(t *testing.T) (fakes string) {
 // A1: killed at every system call that changes something, a command leaves what status tells the truth about, and what the
 // next up, down or clean puts in order without help.
 func TestKillSweepSoak(t *testing.T) {
-	fakes := stage(t)
+	fakes := stageFakes(t)
 	points, baseline := survey(t, fakes, func(i int, c sweep.Call) []sweep.Plan {
 		plans := []sweep.Plan{{At: i, Do: sweep.KillBefore}}
 		switch {
@@ -263,7 +263,7 @@ func TestKillSweepSoak(t *testing.T) {
 // A7: where a file cannot be written, made, renamed or removed, the command says which and what to do, ends no VM that ran
 // before, and leaves what the next command puts in order once the fault is gone.
 func TestFaultSweepSoak(t *testing.T) {
-	fakes := stage(t)
+	fakes := stageFakes(t)
 	points, baseline := survey(t, fakes, func(i int, c sweep.Call) (plans []sweep.Plan) {
 		if c.Room {
 			plans = append(plans, sweep.Plan{At: i, Do: sweep.FailOn, Errno: unix.ENOSPC})
