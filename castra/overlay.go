@@ -50,7 +50,7 @@ func recordedOverlay(ws *workspace.Workspace, vm string, r workspace.VM) string 
 
 var (
 	errNotMade = errors.New("it is not the file Castra made there, so it is left")
-	errNotYet  = errors.New("Castra was killed before it made that file, so it is left")
+	errNotYet  = errors.New("it was not made yet when Castra was killed, so it is left")
 )
 
 // proveOverlay is nil where the file that is at the path of an overlay is one

@@ -23,7 +23,7 @@ const canary = "kanarienvogel"
 // secretShapes are values of env, as TOML.
 var secretShapes = map[string]string{
 	"PLAIN": `"kanarienvogel-1"`, "QUOTES": `"it's \"kanarienvogel-2\" ''"`, "NEWLINES": `"a\nkanarienvogel-3\r\n\nkanarienvogel-4\n"`,
-	"DOLLARS": `"$HOME ${kanarienvogel-5} $(echo kanarienvogel-5)"`, "BACKTICKS": "\"`echo kanarienvogel-6` \\\\\"", "UNICODE": `"größe kanarienvogel-7 ‮日本"`,
+	"DOLLARS": `"$HOME ${kanarienvogel-5} $(echo kanarienvogel-5)"`, "BACKTICKS": "\"`echo kanarienvogel-6` \\\\\"", "UNICODE": "\"größe kanarienvogel-7 \u202e日本\"",
 	"LONG": `"` + strings.Repeat("kanarienvogel-8 ", 4000) + `"`, "OPTION": `"-o kanarienvogel-9,x=y"`,
 }
 

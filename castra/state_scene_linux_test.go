@@ -57,7 +57,6 @@ type scene struct {
 	vmPID   int
 	overlay string            // that the record or, without one, the workspace names
 	kept    map[string]string // files by what they must hold on
-	session string            // of a later Castra
 }
 
 func (s *stage) set(c cell) *scene {

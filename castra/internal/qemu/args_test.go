@@ -277,11 +277,11 @@ func readJSON(s *Spec, option, value string) error {
 	if err := decoder.Decode(&o); err != nil || decoder.More() {
 		return errors.Join(err, errors.New("unknown JSON"))
 	}
-	switch {
-	case option == "-object":
+	switch option {
+	case "-object":
 		s.RAM.Shared, s.RAM.File = o.QOMType == "memory-backend-memfd", o.MemPath
 		return unless(o.ID == ramID && o.Size == int64(s.MemoryMiB)<<20 && o.Share == s.RAM.Shared, "unknown object")
-	case option == "-device":
+	case "-device":
 		s.GenerationID = s.GenerationID || o.Driver == "vmgenid"
 		return unless(map[string]string{"virtio-blk-pci": o.Drive, "virtio-net-pci": o.Netdev, "virtio-rng-pci": "rng", "vmgenid": o.GUID}[o.Driver] != "", "unknown device")
 	}

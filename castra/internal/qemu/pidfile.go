@@ -135,7 +135,7 @@ func RemovePidfileIn(root *os.Root, name string) (bool, error) {
 		return false, fmt.Errorf("pidfile %s: %w", pidfile, err)
 	}
 	if there, err := root.Lstat(name); err != nil || !os.SameFile(st, there) {
-		return false, nil //nolint:nilerr // it is another's by now
+		return false, nil // it is another's by now
 	}
 	if err := root.Remove(name); err != nil {
 		return false, fmt.Errorf("pidfile %s: %w", pidfile, err)

@@ -192,7 +192,7 @@ func BackingOf(path string) (backing string, made bool, err error) {
 	}
 	name := make([]byte, size)
 	if _, err := f.ReadAt(name, int64(at&(1<<62-1))); err != nil {
-		return "", true, nil //nolint:nilerr // a header that leads nowhere is not ours
+		return "", true, nil // a header that leads nowhere is not ours
 	}
 	return string(name), true, nil
 }

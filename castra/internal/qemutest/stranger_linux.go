@@ -3,6 +3,7 @@ package qemutest
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -39,7 +40,7 @@ func StartStranger(t testing.TB, dir string) *Stranger {
 	if err != nil {
 		t.Fatalf("stranger: %v", err)
 	}
-	cmd := exec.Command(self)
+	cmd := exec.CommandContext(context.Background(), self)
 	cmd.Args, cmd.Dir, cmd.Stderr = []string{strangerName}, dir, os.Stderr
 	if dir == "" {
 		cmd.Dir = "/"

@@ -23,8 +23,9 @@ func FuzzUserData(f *testing.F) {
 		}
 		contentType, text, err := readExtra(extra)
 		if Check(append([]byte{}, extra...)) != nil {
-			require.Error(t, err)
-			require.NotEmpty(t, err.(*ExtraError).Hint())
+			var refused *ExtraError
+			require.ErrorAs(t, err, &refused)
+			require.NotEmpty(t, refused.Hint())
 			return
 		}
 		require.NoError(t, err)
