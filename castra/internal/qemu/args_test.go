@@ -51,6 +51,7 @@ func FuzzQemuArgs(f *testing.F) {
 		want := s
 		want.Binary, want.Dir, want.GenerationID = "", "", s.GenerationID && s.arch() == "amd64"
 		want.Machine, want.Arch, want.State = s.machine(), "", ""
+		want.SerialLog = "" // it is opened for QEMU
 		if s.State != "" {
 			want.State = "defer"
 		}
@@ -146,8 +147,8 @@ func readArgs(args []string) (s Spec, err error) {
 		}
 		args = args[2:]
 	}
-	s.SerialLog, s.Monitor = chardevs["serial0"]["path"], chardevs["monitor0"]["path"]
-	if len(chardevs) != 2 || len(chardevs["serial0"]) != 4 || len(chardevs["monitor0"]) != 5 {
+	s.Monitor = chardevs["monitor0"]["path"]
+	if len(chardevs) != 2 || len(chardevs["serial0"]) != 4 || len(chardevs["monitor0"]) != 5 || chardevs["serial0"]["path"] != "/dev/fdset/1" {
 		return s, fmt.Errorf("character devices %q", chardevs)
 	}
 	return s, nil
@@ -163,7 +164,7 @@ func readOption(s *Spec, chardevs map[string]map[string]string, option, value st
 		*word = value
 		return nil
 	}
-	fixed := map[string]string{"-display": "none", "-serial": "chardev:serial0", "-mon": "chardev=monitor0,mode=control",
+	fixed := map[string]string{"-display": "none", "-serial": "chardev:serial0", "-mon": "chardev=monitor0,mode=control", "-add-fd": "fd=3,set=1",
 		"-sandbox": "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"}
 	if want, known := fixed[option]; known {
 		s.Sandbox = s.Sandbox || option == "-sandbox"

@@ -40,14 +40,19 @@ type pump struct {
 	ended chan struct{}
 }
 
-// startPump makes the log, so that one that cannot be made is told of. Of this process the pump gets nothing else: no lock, no handle,
-// no working directory, and of the environment only where its programs may be.
+// startPump makes the log, so that one that cannot be made is told of, and lets a pump write to it.
 func startPump(ctx context.Context, log string, limit int) (*pump, error) {
 	f, err := os.OpenFile(log, os.O_WRONLY|os.O_CREATE|os.O_APPEND|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	f.Close()
+	return pumpTo(ctx, log, limit)
+}
+
+// pumpTo starts the shell. Of this process it gets nothing but the pipe: no lock, no handle, no working directory, and of the environment
+// only where its programs may be.
+func pumpTo(ctx context.Context, log string, limit int) (*pump, error) {
 	out, in, err := os.Pipe()
 	if err != nil {
 		return nil, fmt.Errorf("log %s: %w", log, err)

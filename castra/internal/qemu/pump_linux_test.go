@@ -104,7 +104,7 @@ func isLeft(fd string) bool {
 func TestPumpOfAFullDisk(t *testing.T) {
 	full := filepath.Join(t.TempDir(), "a.log")
 	require.NoError(t, os.Symlink("/dev/full", full)) // each write fails with ENOSPC
-	p, err := startPump(t.Context(), full, 4*kib)
+	p, err := pumpTo(t.Context(), full, 4*kib)
 	require.NoError(t, err)
 	p.write(t, numbered(64*kib)) // many times what a pipe holds
 	requireIdle(t, full)

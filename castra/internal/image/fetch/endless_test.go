@@ -77,7 +77,7 @@ func TestEndlessBodiesSoak(t *testing.T) {
 			err := Get(t.Context(), r)
 			mu.Lock()
 			defer mu.Unlock()
-			require.Greater(t, extra, int64(-imageSize), "it was looked at while it grew")
+			require.GreaterOrEqual(t, extra, int64(-imageSize), "it was never looked at") // what is too much may be refused before any of it is written
 			if c.whole {
 				require.NoError(t, err)
 				requireWhole(t, r, img)
