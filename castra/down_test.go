@@ -54,7 +54,7 @@ func (w *world) replace(name, personality string) {
 		require.NoError(w, os.Remove(w.layout().Monitor(name))) // the dead one's
 		cmd := exec.Command(vm.Command[0], vm.Command[1:]...)
 		cmd.Dir, cmd.Env = vm.Dir, append(os.Environ(), envFakeQEMU+"="+personality)
-		require.NoError(w, cmd.Start())
+		startWithSerial(w, cmd, vm.SerialLog)
 		ended := make(chan struct{})
 		go func() {
 			_ = cmd.Wait()
@@ -66,6 +66,15 @@ func (w *world) replace(name, personality string) {
 		})
 	}
 	w.awaitMonitor(name)
+}
+
+// startWithSerial starts a QEMU as the shell does that is given the command of a plan.
+func startWithSerial(t require.TestingT, cmd *exec.Cmd, log string) {
+	serial, err := os.OpenFile(log, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+	require.NoError(t, err)
+	defer serial.Close()
+	cmd.ExtraFiles = []*os.File{serial} // qemu.SerialFD
+	require.NoError(t, cmd.Start())
 }
 
 // awaitMonitor returns when the VM's fake has come so far as to serve its

@@ -102,7 +102,7 @@ func (x *scene) start() {
 	cmd := exec.Command(x.command.args[0], x.command.args[1:]...)
 	cmd.Dir = x.command.dir
 	cmd.Env = append(os.Environ(), envFakeQEMU+"=slow-boot=1h") // a guest that writes nothing
-	require.NoError(x, cmd.Start())
+	startWithSerial(x, cmd, os.DevNull)
 	go func() { _ = cmd.Wait() }()
 	x.vmPID = cmd.Process.Pid
 	t := target(x.layout(), "web-0", workspace.VM{UUID: x.vm.UUID, PID: x.vmPID})

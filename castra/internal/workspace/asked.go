@@ -34,7 +34,7 @@ func (e *TakenDownError) Hint() string { return "mage up, when the VMs are wante
 // the lock is taken. What fails here costs only waiting, so it is no error.
 func (w *Workspace) AskDown(command string) {
 	b, err := json.Marshal(Holder{os.Getpid(), command, time.Now()}) // no two are the same
-	if err != nil || checkOwner(w.Root) != nil {
+	if err != nil || checkOwner(w.Root) != nil || w.MakeDir(w.Metadata()) != nil {
 		return
 	}
 	// Not renamed into place: as the lock is not held, what is staged may be removed.
