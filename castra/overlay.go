@@ -56,8 +56,7 @@ var (
 // proveOverlay is nil where the file that is at the path of an overlay is one
 // that Castra made. In the directory that holds nothing but overlays that is any:
 // its number is another one when the workspace was moved to another disk, or
-// restored from a backup. Elsewhere it is
-// the one on record, unless something else was written into it since; where the
+// restored from a backup. Elsewhere it is the one on record, unless something else was written into it since; where the
 // record does not tell, since the workspace was moved or the command killed,
 // the file itself must show it.
 func proveOverlay(ws *workspace.Workspace, home, path string, r workspace.VM, there host.FileID) error {
@@ -65,6 +64,9 @@ func proveOverlay(ws *workspace.Workspace, home, path string, r workspace.VM, th
 		return nil
 	}
 	id := r.Overlay.ID
+	if id.Born == 0 { // of a file system that does not tell, or an earlier Castra's
+		there.Born = 0
+	}
 	if id != (host.FileID{}) && id != there {
 		return errNotMade
 	}

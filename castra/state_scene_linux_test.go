@@ -25,6 +25,7 @@ type stage struct {
 	command  commandPlan
 	template string // copy of the workspace
 	stranger *qemutest.Stranger
+	made     string // what Castra wrote as overlay
 	innocent *qemutest.Stranger
 	scenes   int
 }
@@ -41,6 +42,7 @@ func newStage(w *world, stranger, innocent *qemutest.Stranger) *stage {
 	s := &stage{world: w, stranger: stranger, innocent: innocent, template: filepath.Join(w.TempDir(), "template")}
 	w.up()
 	s.vm = w.session().VMs["web-0"]
+	s.made = string(mustRead(w.T, s.vm.Overlay.Path))
 	plan, err := w.open().Plan(w.Context(), UpOptions{})
 	require.NoError(w, err)
 	s.command = commandPlan{plan.VMs[0].Command, plan.VMs[0].Dir}
@@ -68,7 +70,7 @@ func (s *stage) set(c cell) *scene {
 	require.NoError(s, os.Chmod(l.Root, 0o700))
 	x := &scene{stage: s, cell: c, overlay: s.vm.Overlay.Path, kept: map[string]string{}}
 	require.NoError(s, os.MkdirAll(filepath.Dir(x.overlay), 0o700))
-	s.make(x.overlay, string(mustRead(s.T, s.base)))
+	s.make(x.overlay, s.made)
 	id := fileID(s.T, x.overlay)
 	if c.alive() {
 		x.start()

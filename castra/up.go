@@ -237,7 +237,7 @@ func (u *upRun) start(ctx context.Context, missing, unready []string) error {
 		u.events.Emit(event.Message{Level: "info", Text: fmt.Sprintf("no hardware acceleration (%s): guests are emulated, and waits are %g times as long", a.Reason, emulationFactor)})
 	}
 	if os.Geteuid() == 0 && len(missing) > 0 {
-		u.warn("", asRoot, "run mage as a user of its own; Castra needs no root")
+		u.events.Emit(event.Message{Level: "info", Text: asRoot, Hint: "run mage as a user of its own; Castra needs no root"})
 	}
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)

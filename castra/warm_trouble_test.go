@@ -22,7 +22,7 @@ import (
 func (w *world) warnings() []string {
 	var all []string
 	for _, r := range w.events.all() {
-		if m, ok := r.Event.(event.Message); ok && m.Level == "warning" && m.Text != asRoot {
+		if m, ok := r.Event.(event.Message); ok && m.Level == "warning" {
 			all = append(all, m.Text)
 		}
 	}

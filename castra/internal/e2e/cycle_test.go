@@ -140,7 +140,7 @@ func noSecrets(t *testing.T, root string) {
 // guest that is shut in does not get at this computer (F-7; that others do,
 // TestWarmNetwork shows).
 func TestBIOSBootSandboxAndLoopback(t *testing.T) {
-	p := newProject(t, "[[vms]]\nname = \"any\"\nimage = \"small\"\n")
+	p := newProject(t, "[[vms]]\nname = \"any\"\ncpus = 1\nimage = \"small\"\n")
 	var plan struct {
 		VMs []struct {
 			BaseImage string `json:"base_image"`

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -59,14 +60,16 @@ func TestPIDReuseSoak(t *testing.T) {
 
 // reuse is one VM that dies at a moment, and the stranger that gets its number.
 type reuse struct {
-	t        *testing.T
-	dir      string
-	pidfile  string
+	t       *testing.T
+	dir     string
+	pidfile string
+	monitor net.Listener
+
+	mu       sync.Mutex // serve is another goroutine
 	vm       int
 	stranger int
 	forced   bool
 	when     string // the moment
-	monitor  net.Listener
 }
 
 // moments of a shutdown at which the number changes hands. At the last the
@@ -112,30 +115,33 @@ func reusePIDs(t *testing.T, asked int) {
 // once takes a VM down that dies meanwhile, and tells what the stranger was
 // sent that has its number since.
 func (r *reuse) once(when string) (harm []string, err error) {
+	r.mu.Lock()
 	r.when, r.forced, r.stranger = when, false, 0
 	r.vm = fork([]byte(r.pidfile+"\x00"), 0)
-	require.Positive(r.t, r.vm)
-	require.Eventually(r.t, func() bool { pid, err := Holder(r.pidfile); return err == nil && pid == r.vm }, patience, 100*time.Microsecond)
+	vm := r.vm
+	r.mu.Unlock()
+	require.Positive(r.t, vm)
+	require.Eventually(r.t, func() bool { pid, err := Holder(r.pidfile); return err == nil && pid == vm }, patience, 100*time.Microsecond)
 	if when == "wait" {
-		err = r.wait()
+		err = r.wait(vm)
 		return r.harm(), err
 	}
 	ladder := Ladder{Graceful: time.Millisecond, Terminate: 2 * time.Millisecond, Kill: time.Second}
 	target := Target{Name: "vm", Pidfile: r.pidfile, Monitor: filepath.Join(r.dir, "vm.qmp"), UUID: "00000000-0000-0000-0000-000000000001"}
 	_, err = Stop(context.Background(), target, ladder, func(e event.Event) {
-		if e, ok := e.(event.Escalated); ok && e.Signal == r.when {
-			r.change()
+		if e, ok := e.(event.Escalated); ok && e.Signal == when {
+			r.change(when)
 		}
 	})
 	return r.harm(), err
 }
 
 // wait waits for the end of the VM through a handle that was taken before.
-func (r *reuse) wait() error {
-	proc, err := host.OpenProcess(r.vm)
+func (r *reuse) wait(vm int) error {
+	proc, err := host.OpenProcess(vm)
 	require.NoError(r.t, err)
 	defer proc.Release()
-	r.change()
+	r.change("wait")
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	return errors.Join(proc.WaitExit(ctx), proc.Signal(syscall.SIGKILL))
@@ -143,6 +149,8 @@ func (r *reuse) wait() error {
 
 // harm is what the stranger was sent. What still runs is ended.
 func (r *reuse) harm() (harm []string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	switch {
 	case !r.forced && r.vm != 0:
 		r.end(r.vm)
@@ -156,9 +164,11 @@ func (r *reuse) harm() (harm []string) {
 	return harm
 }
 
-// change ends the VM and gives its number to a stranger.
-func (r *reuse) change() {
-	if r.vm == 0 {
+// change ends the VM and gives its number to a stranger, where it is the moment.
+func (r *reuse) change(when string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.vm == 0 || r.when != when {
 		return
 	}
 	pid := r.vm
@@ -175,9 +185,7 @@ func (r *reuse) serve() {
 		if err != nil {
 			return
 		}
-		if r.when == "inspect" {
-			r.change()
-		}
+		r.change("inspect")
 		conn.Close()
 	}
 }

@@ -38,12 +38,14 @@ func (w *Workspace) AskDown(command string) {
 		return
 	}
 	// Not renamed into place: as the lock is not held, what is staged may be removed.
-	f, err := os.OpenFile(w.Asked(), os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
+	f, err := os.OpenFile(w.Asked(), os.O_WRONLY|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
 	if err != nil {
 		return
 	}
 	defer f.Close()
-	_, _ = f.Write(append(b, '\n'))
+	if st, err := f.Stat(); err == nil && plain(st) && f.Truncate(0) == nil {
+		_, _ = f.Write(append(b, '\n'))
+	}
 }
 
 // UntilAskedDown gives a ctx that ends with a *TakenDownError once another

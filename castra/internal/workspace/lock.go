@@ -92,15 +92,15 @@ func (w *Workspace) lock(ctx context.Context, command string, wait time.Duration
 // place may be a symlink, or a FIFO that would wait.
 var lockFlags = flock.SetFlag(os.O_CREATE | os.O_RDONLY | unix.O_NOFOLLOW | unix.O_NONBLOCK)
 
-// checkLock refuses as lock what is no plain file of one name: the holder's
-// name is written into it.
+// checkLock refuses as lock what is no file of ours. One that has another name
+// too, as in a copy of hard links, is locked and not written into.
 func (w *Workspace) checkLock(l *flock.Flock) error {
 	st, err := l.Stat()
 	if err != nil {
 		return err
 	}
-	if !plain(st) {
-		return &PreflightError{w.Root, fmt.Errorf("%s is no regular file of its own", w.Layout.Lock()), "move it away; Castra makes its own"}
+	if !st.Mode().IsRegular() || !ownedByUs(st) {
+		return &PreflightError{w.Root, fmt.Errorf("%s is no regular file of yours", w.Layout.Lock()), "move it away; Castra makes its own"}
 	}
 	return nil
 }
