@@ -42,7 +42,7 @@ func TestStateTableSoak(t *testing.T) {
 	stages := map[bool]*stage{false: newStage(w, stranger, innocent), true: newStage(&explicit, stranger, innocent)}
 
 	all := cells()
-	every := soak.N(53, 1) // prime to the number of each dimension's values
+	every := soak.N(101, 1) // prime to the number of each dimension's values
 	tried, wrong := 0, 0
 	for i := 0; i < len(all); i += every {
 		c := all[i]

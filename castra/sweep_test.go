@@ -238,7 +238,7 @@ func TestKillSweepSoak(t *testing.T) {
 	var mu sync.Mutex
 	var struck int
 	var slowest time.Duration
-	inParallel(t, share(points, soak.N(60, len(points))), func(t *testing.T, p point) {
+	inParallel(t, share(points, soak.N(30, len(points))), func(t *testing.T, p point) {
 		w, o := scenes[p.scene].set(t, fakes)
 		r, said := w.trace(o, p.plan)
 		if r.Struck == nil { // it had fewer calls this time
@@ -280,7 +280,7 @@ func TestFaultSweepSoak(t *testing.T) {
 	var mu sync.Mutex
 	var struck int
 	silent := map[string]int{}
-	inParallel(t, share(points, soak.N(45, len(points))), func(t *testing.T, p point) {
+	inParallel(t, share(points, soak.N(24, len(points))), func(t *testing.T, p point) {
 		s := scenes[p.scene]
 		w, o := s.set(t, fakes)
 		ran := w.pids(s.keeps)
