@@ -108,9 +108,24 @@ func (j *job) run(ctx context.Context) (Disk, error) {
 	return j.download(ctx, phase)
 }
 
+// rereads bounds how often a disk is read that changes while it is: another
+// workspace that makes or removes its link to it changes its ctime too.
+const rereads = 10
+
+var errChanged = errors.New("it changed while it was read")
+
 // recheck takes the digest of the disk that is there. Ok is false where there
 // is none, or another than there should be.
 func (j *job) recheck(ctx context.Context) (d Disk, ok bool, err error) {
+	for range rereads {
+		if d, ok, err = j.read(ctx); !errors.Is(err, errChanged) {
+			break
+		}
+	}
+	return d, ok, err
+}
+
+func (j *job) read(ctx context.Context) (d Disk, ok bool, err error) {
 	f, known := j.facts(j.source.Digest)
 	name, want, size := f.Disk.Name, j.source.Digest, j.source.Size
 	if known {
@@ -181,7 +196,7 @@ func (j *job) unchanged(f *os.File, name string, before host.Identity) error {
 	}
 	now, err := j.root.Lstat(name)
 	if err == nil && (after != before || !os.SameFile(open, now)) {
-		err = fmt.Errorf("%s: it changed while it was read: %w", f.Name(), fs.ErrInvalid)
+		err = fmt.Errorf("%s: %w", f.Name(), errChanged)
 	}
 	return err
 }
