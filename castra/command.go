@@ -69,13 +69,9 @@ func (c *command) tidy() {
 		c.tidied = append(c.tidied, PrunedItem{c.ws.ID, filepath.Join(c.ws.Root, item.Path), item.Kind, item.Bytes})
 		c.events.Emit(event.Cleanup{Path: filepath.Join(c.ws.Root, item.Path), What: item.Kind, Bytes: item.Bytes})
 	}
-	stale, _ := staleIndex(c.home) // Heal says what cannot be looked at
-	err = errors.Join(err, workspace.Heal(c.home))
-	for _, item := range stale {
-		if _, statErr := os.Lstat(item.Path); errors.Is(statErr, os.ErrNotExist) {
-			c.tidied = append(c.tidied, item)
-		}
-	}
+	stale, healErr := workspace.Heal(c.home)
+	err = errors.Join(err, healErr)
+	c.tidied = append(c.tidied, indexItems(stale)...)
 	if c.name == "up" { // what is in the index already needs no writing there
 		err = errors.Join(err, workspace.Register(c.home, c.ws))
 	}

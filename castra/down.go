@@ -179,7 +179,7 @@ func removePidfile(ws *workspace.Workspace, vm string) (bool, error) {
 		return false, err
 	}
 	defer root.Close()
-	return qemu.RemovePidfileIn(root, filepath.Base(ws.Pidfile(vm)))
+	return qemu.RemovePidfile(root, filepath.Base(ws.Pidfile(vm)))
 }
 
 // removeSocket removes a dead VM's monitor socket, and nothing that is no

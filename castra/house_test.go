@@ -57,7 +57,7 @@ var doors = map[string][]string{
 	"golang.org/x/crypto":                {"internal/guest", "internal/seed", "internal/qemutest"},
 	"github.com/magefile/mage":           {"castra"},
 	"github.com/kdomanski/iso9660":       {"internal/seed", "internal/qemutest"},
-	"github.com/google/renameio/v2":      {"internal/workspace", "internal/bootstrap", "internal/qemu", "internal/seed"},
+	"github.com/google/renameio/v2":      {"internal/bootstrap", "internal/qemu", "internal/seed"},
 	"github.com/klauspost/compress":      {"internal/image/small", "internal/image/unpack"},
 	"github.com/ulikunitz/xz":            {"internal/image/small", "internal/image/unpack"},
 	"github.com/stretchr/testify":        {},

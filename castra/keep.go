@@ -14,7 +14,7 @@ import (
 // keepTries is how often images may be removed between being found and kept.
 const keepTries = 5
 
-// keepImages keeps what the VMs will run from from being pruned, until release.
+// keepImages keeps prunes from what the VMs will run from, until release.
 // What has gone since s was found is made or fetched once more. The lock on
 // the workspace is held: what waits for it holds up no prune.
 func (p *Project) keepImages(ctx context.Context, s *site, vms []config.VM) (release func(), err error) {

@@ -212,15 +212,9 @@ func (u *upRun) clearRun(vm string) error {
 		return err
 	}
 	for _, log := range []string{u.ws.QEMULog(vm), u.ws.SerialLog(vm)} {
-		if err := u.ws.RotateLog(log, 0); err != nil {
+		if err := u.ws.RotateLog(log, -1); err != nil {
 			return err
 		}
-		// Made here: QEMU would make the serial log with the modes of the umask.
-		f, err := u.ws.AppendLog(log)
-		if err != nil {
-			return err
-		}
-		f.Close()
 	}
 	return nil
 }

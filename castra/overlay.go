@@ -31,7 +31,7 @@ func (c *command) discardOverlay(vm string, r workspace.VM, why string) (int64, 
 		return 0, errors.Join(&OverlayInUseError{path}, err)
 	}
 	if err := proveOverlay(c.ws, c.home, path, r, there); err != nil {
-		return 0, fmt.Errorf("overlay %s: %w", path, err)
+		return 0, &OverlayError{path, err}
 	}
 	freed, err := workspace.RemoveMade(path, there)
 	if err == nil {
@@ -48,6 +48,21 @@ func recordedOverlay(ws *workspace.Workspace, vm string, r workspace.VM) string 
 	return r.Overlay.Path
 }
 
+// OverlayError says: what stands in the place of a VM's overlay is left, since
+// Castra may not have made it.
+type OverlayError struct {
+	Path string
+	Err  error
+}
+
+func (e *OverlayError) Error() string { return fmt.Sprintf("overlay %s: %v", e.Path, e.Err) }
+func (e *OverlayError) Unwrap() error { return e.Err }
+
+// Hint says what to do next.
+func (e *OverlayError) Hint() string {
+	return "move it away, or remove it if nothing of yours is in it; then the same command again"
+}
+
 var (
 	errNotMade = errors.New("it is not the file Castra made there, so it is left")
 	errNotYet  = errors.New("it was not made yet when Castra was killed, so it is left")
@@ -56,9 +71,9 @@ var (
 // proveOverlay is nil where the file that is at the path of an overlay is one
 // that Castra made. In the directory that holds nothing but overlays that is any:
 // its number is another one when the workspace was moved to another disk, or
-// restored from a backup. Elsewhere it is the one on record, unless something else was written into it since; where the
-// record does not tell, since the workspace was moved or the command killed,
-// the file itself must show it.
+// restored from a backup. Elsewhere it is the one on record, unless something
+// else was written into it since; where the record does not tell, since the
+// workspace was moved or the command killed, the file itself must show it.
 func proveOverlay(ws *workspace.Workspace, home, path string, r workspace.VM, there host.FileID) error {
 	if filepath.Dir(path) == ws.Overlays() {
 		return nil

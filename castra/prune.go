@@ -193,7 +193,10 @@ func (c *command) remove(o PruneOptions) error {
 	var used error
 	items = slices.DeleteFunc(items, func(item workspace.Item) bool {
 		path := filepath.Join(c.ws.Root, item.Path)
-		if inUse, err := qemu.InUse(path); item.Kind != "overlay" || err != nil || !inUse {
+		if item.Kind != "overlay" {
+			return false
+		}
+		if inUse, err := qemu.InUse(path); err != nil || !inUse {
 			return false // what is no disk is none that is used
 		}
 		used = errors.Join(used, &OverlayInUseError{path})
@@ -278,25 +281,16 @@ func leftovers(ws *workspace.Workspace, home string) ([]PrunedItem, error) {
 	for _, item := range slices.Concat(staged, legacy) {
 		all = append(all, PrunedItem{ws.ID, filepath.Join(ws.Root, item.Path), item.Kind, item.Bytes})
 	}
-	stale, indexErr := staleIndex(home)
-	return append(all, stale...), errors.Join(err, legacyErr, indexErr)
+	stale, indexErr := workspace.Stale(home)
+	return append(all, indexItems(stale)...), errors.Join(err, legacyErr, indexErr)
 }
 
-func staleIndex(home string) ([]PrunedItem, error) {
-	files, err := workspace.Stale(home)
-	var all []PrunedItem
-	for _, file := range files {
-		all = append(all, PrunedItem{Path: file, Kind: "record", Bytes: diskUsage(file)})
+// indexItems are files of the index of workspaces, which is of none of them.
+func indexItems(files []workspace.Item) (all []PrunedItem) {
+	for _, f := range files {
+		all = append(all, PrunedItem{Path: f.Path, Kind: f.Kind, Bytes: f.Bytes})
 	}
-	return all, err
-}
-
-func diskUsage(path string) int64 {
-	st, err := os.Lstat(path)
-	if err != nil {
-		return 0
-	}
-	return host.DiskUsage(st)
+	return all
 }
 
 // runningVMs names the VMs that run.

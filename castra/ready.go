@@ -36,7 +36,7 @@ func (u *upRun) awaitReady(ctx context.Context, p vmPlan, proc *qemu.Process) (*
 			err = setForwards(&r, p, inForce)
 		}
 		if err == nil {
-			r.PID, err = qemu.Holder(u.ws.Pidfile(p.Name))
+			r.PID, err = qemu.HolderVM(u.ws.Pidfile(p.Name))
 		}
 		if err != nil {
 			return nil, u.fault(p.Name, "boot", err)

@@ -14,10 +14,10 @@ func TestBars(t *testing.T) {
 	bars, err := read(file)
 	require.NoError(t, err)
 	require.Empty(t, bars)
-	require.NoError(t, os.WriteFile(file, []byte(`{"id":"B10","what":"ten","sense":"at least","asked":10,"reached":10}
+	require.NoError(t, os.WriteFile(file, []byte(`{"id":"B10","what":"ten","sense":"at least","asked":10,"reached":10,"met":true}
 {"id":"B2","what":"two","sense":"at most","asked":0,"reached":1}
 {"id":"A1","what":"one","sense":"at least","asked":500,"reached":499}
-{"id":"B2","what":"time","sense":"at most","asked":2.5,"reached":0.25,"unit":" s"}
+{"id":"B2","what":"time","sense":"at most","asked":2.5,"reached":0.25,"unit":" s","met":true}
 `), 0o600))
 	bars, err = read(file)
 	require.NoError(t, err)

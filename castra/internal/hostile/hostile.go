@@ -197,7 +197,7 @@ func Dir(t testing.TB) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	t.Cleanup(func() { _ = removeTree(dir) })
 	return dir
 }
 
@@ -218,7 +218,16 @@ func (g *Ground) Clear(t testing.TB, root string) {
 	t.Helper()
 	g.Forget(root)
 	for _, dir := range []string{root, g.Side} {
-		g.must(t, os.RemoveAll(dir))
+		g.must(t, removeTree(dir))
 	}
 	g.must(t, os.Mkdir(g.Side, 0o700))
+}
+
+func removeTree(dir string) error {
+	root, err := os.OpenRoot(filepath.Dir(dir))
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	return root.RemoveAll(filepath.Base(dir))
 }

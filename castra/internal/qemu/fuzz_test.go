@@ -71,7 +71,7 @@ func FuzzPidfile(f *testing.F) {
 		pid, err := Holder(pidfile)
 		require.NoError(t, err)
 		require.Zero(t, pid)
-		gone, err := RemovePidfile(pidfile)
+		gone, err := removePidfile(t, pidfile)
 		require.NoError(t, err)
 		require.True(t, gone)
 	})

@@ -90,24 +90,11 @@ func Held(pidfile string) error {
 	return &HeldError{pidfile, pid}
 }
 
-// RemovePidfile removes a pidfile that nobody holds, having locked it first: a
-// QEMU that starts meanwhile then sees a held file, or its own new one, and
-// never loses it. It tells whether the file is gone.
-func RemovePidfile(pidfile string) (bool, error) {
-	root, err := os.OpenRoot(filepath.Dir(pidfile))
-	if errors.Is(err, fs.ErrNotExist) {
-		return true, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("pidfile %s: %w", pidfile, err)
-	}
-	defer root.Close()
-	return RemovePidfileIn(root, filepath.Base(pidfile))
-}
-
-// RemovePidfileIn is RemovePidfile of a file directly in root, which has been
-// proved to be Castra's.
-func RemovePidfileIn(root *os.Root, name string) (bool, error) {
+// RemovePidfile removes a pidfile directly in root, which has been proved to be
+// Castra's, that nobody holds, having locked it first: a QEMU that starts
+// meanwhile then sees a held file, or its own new one, and never loses it. It
+// tells whether the file is gone.
+func RemovePidfile(root *os.Root, name string) (bool, error) {
 	pidfile := filepath.Join(root.Name(), name)
 	st, err := root.Lstat(name)
 	if errors.Is(err, fs.ErrNotExist) {

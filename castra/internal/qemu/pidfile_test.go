@@ -70,7 +70,7 @@ func TestHolderBelievesTheLockAlone(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, want, pid)
 
-	gone, err := RemovePidfile(path)
+	gone, err := removePidfile(t, path)
 	require.NoError(t, err)
 	require.False(t, gone, "a held pidfile stays")
 	require.FileExists(t, path)
@@ -85,7 +85,7 @@ func TestHolderBelievesTheLockAlone(t *testing.T) {
 	pid, err = Holder(moved)
 	require.NoError(t, err)
 	require.Zero(t, pid)
-	gone, err = RemovePidfile(moved)
+	gone, err = removePidfile(t, moved)
 	require.NoError(t, err)
 	require.True(t, gone)
 	require.NoFileExists(t, moved)
@@ -108,7 +108,7 @@ func TestHostilePidfiles(t *testing.T) {
 			pid, err := Holder(path)
 			require.Error(t, err)
 			require.Zero(t, pid)
-			gone, err := RemovePidfile(path)
+			gone, err := removePidfile(t, path)
 			require.Error(t, err)
 			require.False(t, gone)
 			_, err = os.Lstat(path)
@@ -116,4 +116,12 @@ func TestHostilePidfiles(t *testing.T) {
 			require.FileExists(t, victim)
 		})
 	}
+}
+
+func removePidfile(t *testing.T, path string) (bool, error) {
+	t.Helper()
+	root, err := os.OpenRoot(filepath.Dir(path))
+	require.NoError(t, err)
+	defer root.Close()
+	return RemovePidfile(root, filepath.Base(path))
 }

@@ -27,17 +27,7 @@ type Bar struct {
 	Asked   float64 `json:"asked"`
 	Reached float64 `json:"reached"`
 	Unit    string  `json:"unit,omitempty"`
-	Test    string  `json:"test"`
-	// Share says that only part of the cases was tried.
-	Share bool `json:"share,omitempty"`
-}
-
-// Met tells that the bar was reached.
-func (b Bar) Met() bool {
-	if b.Sense == "at least" {
-		return b.Reached >= b.Asked
-	}
-	return b.Reached <= b.Asked
+	Met     bool    `json:"met"`
 }
 
 func (b Bar) String() string {
@@ -61,7 +51,7 @@ func N(share, all int) int {
 func AtLeast(t testing.TB, id, what string, asked, reached float64) {
 	t.Helper()
 	b := report(t, Bar{ID: id, What: what, Sense: "at least", Asked: asked, Reached: reached})
-	if Full() && !b.Met() {
+	if Full() && !b.Met {
 		t.Errorf("%v", b)
 	}
 }
@@ -70,7 +60,7 @@ func AtLeast(t testing.TB, id, what string, asked, reached float64) {
 // many cases were tried.
 func AtMost(t testing.TB, id, what string, asked, reached float64) {
 	t.Helper()
-	if b := report(t, Bar{ID: id, What: what, Sense: "at most", Asked: asked, Reached: reached}); !b.Met() {
+	if b := report(t, Bar{ID: id, What: what, Sense: "at most", Asked: asked, Reached: reached}); !b.Met {
 		t.Errorf("%v", b)
 	}
 }
@@ -84,7 +74,10 @@ func Figure(t testing.TB, id, what string, asked, reached float64, unit string) 
 
 func report(t testing.TB, b Bar) Bar {
 	t.Helper()
-	b.Test, b.Share = t.Name(), !Full()
+	b.Met = b.Reached <= b.Asked
+	if b.Sense == "at least" {
+		b.Met = b.Reached >= b.Asked
+	}
 	t.Log(b)
 	path := os.Getenv(ReportEnv)
 	if path == "" {

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -80,6 +79,3 @@ func UntilAskedDown(ctx context.Context, root string) (_ context.Context, stop f
 		<-done
 	}
 }
-
-// Asked is written by a command that is about to take VMs down.
-func (l Layout) Asked() string { return filepath.Join(l.Root, metadataName, "down.json") }

@@ -39,23 +39,26 @@ func WriteFile(path string, data []byte) error {
 // writeFile is WriteFile of a file in one of the workspace's directories, which
 // must not be a symlink to another.
 func (w *Workspace) writeFile(path string, data []byte) error {
-	err := func() error {
-		root, err := os.OpenRoot(w.Root)
-		if err != nil {
-			return err
-		}
-		defer root.Close()
-		dir, err := host.OpenBelow(root, filepath.Base(filepath.Dir(path)))
-		if err != nil {
-			return err
-		}
+	dir, err := w.openDir(filepath.Base(filepath.Dir(path)))
+	if err == nil {
 		defer dir.Close()
-		return replaceFile(dir, filepath.Base(path), data)
-	}()
+		err = replaceFile(dir, filepath.Base(path), data)
+	}
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	return nil
+}
+
+// openDir opens one of the workspace's directories, and none that a symlink
+// leads to.
+func (w *Workspace) openDir(name string) (*os.Root, error) {
+	root, err := os.OpenRoot(w.Root)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	return host.OpenBelow(root, name)
 }
 
 func replaceFile(dir *os.Root, name string, data []byte) error {

@@ -31,7 +31,7 @@ func FuzzIndex(f *testing.F) {
 		all, err := All(home)
 		require.NoError(t, err)
 		require.LessOrEqual(t, len(all), 1)
-		require.NoError(t, Heal(home))
+		require.NoError(t, heal(home))
 	})
 }
 

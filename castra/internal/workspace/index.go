@@ -71,26 +71,36 @@ func lockIndex(home string) (unlock func(), err error) {
 	return func() { _ = l.Unlock() }, nil
 }
 
-// Stale lists the files of the index that Heal would remove.
-func Stale(home string) ([]string, error) {
+// Stale lists the files of the index that Heal would remove, by their whole
+// paths.
+func Stale(home string) (items []Item, err error) {
 	stale, _, err := surveyIndex(home)
 	half, halfErr := stagedIndex(home)
-	return append(stale, half...), errors.Join(err, halfErr)
+	for _, file := range append(stale, half...) {
+		if st, err := os.Lstat(file); err == nil {
+			items = append(items, indexItem(file, st))
+		}
+	}
+	return items, errors.Join(err, halfErr)
 }
+
+func indexItem(file string, st fs.FileInfo) Item { return Item{file, "record", host.DiskUsage(st)} }
 
 // Heal brings the index up to date: a workspace that was moved while it runs
 // VMs is entered where it is now, and what tells of one that is gone, or is
-// damaged, goes. What a later Castra wrote stays.
-func Heal(home string) error {
+// damaged, goes. It gives what went, by whole paths. What a later Castra wrote
+// stays.
+func Heal(home string) (gone []Item, err error) {
 	stale, moved, err := surveyIndex(home)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var faults []error
 	for _, w := range moved {
 		faults = append(faults, Register(home, w))
 	}
-	return errors.Join(append(faults, removeIndexed(home, stale))...)
+	gone, err = removeIndexed(home, stale)
+	return gone, errors.Join(append(faults, err)...)
 }
 
 // surveyIndex finds which files tell of nothing, and the workspaces that are
@@ -150,27 +160,24 @@ func stagedIndex(home string) ([]string, error) {
 
 // removeIndexed removes files of the index, and those that a killed command had
 // not put in place.
-func removeIndexed(home string, files []string) error {
+func removeIndexed(home string, files []string) (gone []Item, err error) {
 	half, err := stagedIndex(home)
-	if err != nil {
-		return err
-	}
-	if len(files)+len(half) == 0 {
-		return nil
+	if err != nil || len(files)+len(half) == 0 {
+		return nil, err
 	}
 	unlock, err := lockIndex(home)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer unlock()
 	top, err := os.OpenRoot(home)
 	if err != nil {
-		return fmt.Errorf("index of workspaces: %w", err)
+		return nil, fmt.Errorf("index of workspaces: %w", err)
 	}
 	defer top.Close()
 	dir, err := host.OpenBelow(top, filepath.Base(indexDir(home)))
 	if err != nil {
-		return fmt.Errorf("index of workspaces: %w", err)
+		return nil, fmt.Errorf("index of workspaces: %w", err)
 	}
 	defer dir.Close()
 	var faults []error
@@ -179,14 +186,18 @@ func removeIndexed(home string, files []string) error {
 			continue
 		}
 		name := filepath.Base(file)
-		if st, err := dir.Lstat(name); err != nil || !removable("record", st) {
+		st, err := dir.Lstat(name)
+		if err != nil || !removable("record", st) {
 			continue // gone, or another's
 		}
-		if err := dir.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		switch err := dir.Remove(name); {
+		case err == nil:
+			gone = append(gone, indexItem(file, st))
+		case !errors.Is(err, fs.ErrNotExist):
 			faults = append(faults, fmt.Errorf("index of workspaces: %w", err))
 		}
 	}
-	return errors.Join(faults...)
+	return gone, errors.Join(faults...)
 }
 
 // present tells that the workspace is where the entry says, as far as can be

@@ -48,6 +48,11 @@ func index(t *testing.T, home string) []string {
 	return files
 }
 
+func heal(home string) error {
+	_, err := Heal(home)
+	return err
+}
+
 func TestRegister(t *testing.T) {
 	home := t.TempDir()
 	require.NoError(t, Register(home, made(t, home, "a", "/src/a")))
@@ -66,7 +71,7 @@ func TestRegister(t *testing.T) {
 	require.True(t, entries[1].Elsewhere)
 	require.Equal(t, w.Root, entries[1].Root)
 	require.Equal(t, "/src/far-0/castra.toml", entries[1].Record.Config)
-	require.NoError(t, Heal(home))
+	require.NoError(t, heal(home))
 	require.Equal(t, before, tree(t, home), "there is nothing to heal")
 }
 
@@ -129,7 +134,7 @@ func TestHealDropsWhatIsGone(t *testing.T) {
 			w := elsewhere(t, home, "far-0")
 			beside := elsewhere(t, home, "near-0")
 			c.harm(t, home, w)
-			require.NoError(t, Heal(home))
+			require.NoError(t, heal(home))
 			want := []string{indexFile(home, beside.Root)}
 			if c.kept {
 				want = append(want, indexFile(home, w.Root))
@@ -158,7 +163,7 @@ func TestMovedWhileItRuns(t *testing.T) {
 		require.Equal(t, now, found.Root)
 		require.Equal(t, before, tree(t, home))
 
-		require.NoError(t, Heal(home))
+		require.NoError(t, heal(home))
 		require.NoFileExists(t, indexFile(home, w.Root))
 		require.FileExists(t, indexFile(home, now))
 		found, err = Find(home, now)
@@ -181,7 +186,7 @@ func TestCopiedWorkspace(t *testing.T) {
 	c, err := Open(copied)
 	require.NoError(t, err)
 	require.NoError(t, Register(home, c))
-	require.NoError(t, Heal(home))
+	require.NoError(t, heal(home))
 	entries, err := All(home)
 	require.NoError(t, err)
 	require.ElementsMatch(t, []string{w.Root, copied}, roots(entries))
@@ -194,7 +199,7 @@ func TestCopiedWorkspace(t *testing.T) {
 
 	// The copy is removed: it is gone, and did not move to the original.
 	require.NoError(t, os.RemoveAll(copied))
-	require.NoError(t, Heal(home))
+	require.NoError(t, heal(home))
 	entries, err = All(home)
 	require.NoError(t, err)
 	require.Equal(t, []string{w.Root}, roots(entries))
@@ -218,7 +223,8 @@ func TestForeignQEMUIsNoMovedWorkspace(t *testing.T) {
 func TestHealLeavesWhatIsBack(t *testing.T) {
 	home := t.TempDir()
 	w := elsewhere(t, home, "back-0")
-	require.NoError(t, removeIndexed(home, []string{indexFile(home, w.Root)}))
+	_, err := removeIndexed(home, []string{indexFile(home, w.Root)})
+	require.NoError(t, err)
 	require.Equal(t, []string{indexFile(home, w.Root)}, index(t, home))
 }
 
@@ -239,7 +245,7 @@ func TestIndexAtOnce(t *testing.T) {
 				}
 				w, err := Create(root, fmt.Sprint("fleeting-", i))
 				if err == nil {
-					err = errors.Join(Register(home, w), Heal(home), os.RemoveAll(root), Heal(home))
+					err = errors.Join(Register(home, w), heal(home), os.RemoveAll(root), heal(home))
 				}
 				if err != nil {
 					t.Error(err)
@@ -257,6 +263,6 @@ func TestIndexAtOnce(t *testing.T) {
 	}
 	close(stop)
 	writers.Wait()
-	require.NoError(t, Heal(home))
+	require.NoError(t, heal(home))
 	require.Equal(t, []string{indexFile(home, steady.Root)}, index(t, home))
 }

@@ -24,6 +24,7 @@ const (
 	handshakesName = "handshakes" // of an earlier program; never made, removed by clean
 	recordName     = "workspace.json"
 	sessionName    = "session.json"
+	askedName      = "down.json"
 	asideInfix     = ".corrupt-" // and a number, behind the name of a damaged record
 	keySuffix      = "_ed25519"
 	pidSuffix      = ".pid"
@@ -114,6 +115,9 @@ func (l Layout) Snapshot() string { return l.join(metadataName, "config_snapshot
 
 // Session is metadata/session.json.
 func (l Layout) Session() string { return l.join(metadataName, sessionName) }
+
+// Asked is written by a command that is about to take VMs down.
+func (l Layout) Asked() string { return l.join(metadataName, askedName) }
 
 // Lock is the file that writers lock. It is never removed.
 func (l Layout) Lock() string { return l.join(lockName) }

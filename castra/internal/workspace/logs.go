@@ -8,21 +8,19 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
-
-	"castra.example/castra/castra/internal/host"
 )
 
-// RotateLog keeps a log once, as name.1, where it is longer than limit bytes.
-// One that is not there is no error.
+// RotateLog keeps a log once, as name.1, where it is longer than limit bytes; a
+// limit below zero is that of any log. One that is not there is no error.
 func (w *Workspace) RotateLog(file string, limit int64) error {
-	dir, err := w.openLogs()
+	dir, err := w.openDir(logsName)
 	if err != nil {
 		return fmt.Errorf("log %s: %w", file, err)
 	}
 	defer dir.Close()
 	name := filepath.Base(file)
 	st, err := dir.Lstat(name)
-	if err == nil && (st.Size() > limit || limit == 0) {
+	if err == nil && st.Size() > limit {
 		err = dir.Rename(name, name+".1")
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -35,7 +33,7 @@ func (w *Workspace) RotateLog(file string, limit int64) error {
 // What was left in its place is no file that may be written to, unless it is a
 // plain one of one name: a FIFO would wait, a hard link is another's file too.
 func (w *Workspace) AppendLog(file string) (*os.File, error) {
-	dir, err := w.openLogs()
+	dir, err := w.openDir(logsName)
 	if err != nil {
 		return nil, fmt.Errorf("log %s: %w", file, err)
 	}
@@ -53,14 +51,4 @@ func (w *Workspace) AppendLog(file string) (*os.File, error) {
 		return nil, fmt.Errorf("log %s: it was replaced just now: %w", file, errors.Join(err, fs.ErrInvalid))
 	}
 	return f, nil
-}
-
-// openLogs opens the directory of logs, and none that a symlink leads to.
-func (w *Workspace) openLogs() (*os.Root, error) {
-	root, err := os.OpenRoot(w.Root)
-	if err != nil {
-		return nil, err
-	}
-	defer root.Close()
-	return host.OpenBelow(root, logsName)
 }

@@ -106,7 +106,7 @@ func TestAllWithoutAHome(t *testing.T) {
 		entries, err := All(home)
 		require.NoError(t, err)
 		require.Empty(t, entries)
-		require.NoError(t, Heal(home))
+		require.NoError(t, heal(home))
 	}
 	home := t.TempDir()
 	require.NoError(t, os.WriteFile(projects(home), nil, 0o600))

@@ -16,7 +16,7 @@ import (
 // Item is one entry of a workspace that clean may remove: a file, or a
 // directory with all below it.
 type Item struct {
-	Path  string // below the root
+	Path  string // below the root; of the index, the whole path
 	Kind  string // image, overlay, log, bootstrap, record, socket, legacy, staged
 	Bytes int64  // on disk
 }

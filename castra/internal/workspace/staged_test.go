@@ -76,7 +76,7 @@ func TestHealRemovesWhatWasStaged(t *testing.T) {
 	home := t.TempDir()
 	elsewhere(t, home, "far-0")
 	half := killedWhileWriting(t, index(t, home)[0])
-	require.NoError(t, Heal(home))
+	require.NoError(t, heal(home))
 	require.NoFileExists(t, half)
 	require.Len(t, index(t, home), 1)
 }

@@ -89,7 +89,7 @@ func removeAll(w *Workspace) {
 	vms, _ := w.PidfileVMs()
 	if root, err := w.OpenRoot(); err == nil {
 		for _, vm := range vms {
-			_, _ = qemu.RemovePidfileIn(root, filepath.Base(w.Pidfile(vm)))
+			_, _ = qemu.RemovePidfile(root, filepath.Base(w.Pidfile(vm)))
 		}
 		root.Close()
 	}
